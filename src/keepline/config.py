@@ -1,0 +1,251 @@
+"""Every setting of Keepline, parsed once into frozen objects.
+
+The settings stand in the transport configuration of OpenLineage, beside the keys of its composite transport
+(openlineage-python, ``client/transport/composite.py``), which keep their names and meaning.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from keepline.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+TRANSPORT_TYPE = "keepline.Transport"
+OUTBOX_VARIABLE = "KEEPLINE_OUTBOX"
+
+_COMPOSITE_KEYS = frozenset({"continue_on_failure", "continue_on_success", "sort_transports"})
+_IGNORED_KEYS = frozenset({"type", "name", "priority", "transports", "outbox"})
+
+
+class RelayMode(Enum):
+    """Who delivers what this process appends."""
+
+    AUTO = "auto"
+    """The first append of a host starts the relay, which ends by itself when there is nothing left to do."""
+    EXTERNAL = "external"
+    """Somebody runs ``keepline relay``; this process only appends."""
+    INLINE = "inline"
+    """A thread of this process delivers while it lives; what is left at its end stays in the outbox."""
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One entry of the ``transports`` map: what to build a destination from.
+
+    Args:
+        name: the destination's name; unique in its map.
+        kind: the transport's ``type``, as the user wrote it.
+        priority: higher goes first where ``sort_transports`` is set.
+        params: every other key of the entry, untouched. It may hold secrets: never print it.
+    """
+
+    name: str
+    kind: str
+    priority: int
+    params: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Leg(name={self.name!r}, kind={self.kind!r}, priority={self.priority})"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The numbers that bound the relay and the outbox. Seconds, unless a name says otherwise."""
+
+    relay_idle: float = 60.0
+    """How long the outbox has to be empty before a relay started by ``auto`` ends."""
+    max_connections: int = 4
+    """Most connections, and so requests at once, for each destination."""
+    backoff_first: float = 0.5
+    """Upper end of the first pause after a destination went out; doubles with each failed probe."""
+    backoff_max: float = 30.0
+    """Cap of the pause between two probes."""
+    retry_after_max: float = 300.0
+    """Cap of a pause that a destination asks for with Retry-After."""
+    retention: float = 7 * 86400.0
+    """How long a delivered event is kept."""
+    segment_bytes: int = 16 * 1024 * 1024
+    """Size at which a journal segment is full and the next one begins."""
+    lock_timeout: float = 2.0
+    """Longest wait for a lock of the outbox."""
+    stop_timeout: float = 5.0
+    """Longest wait for requests under way when the relay stops."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a transport configuration says, checked.
+
+    Args:
+        outbox: the outbox's folder, absolute.
+        relay: who delivers.
+        legs: the destinations, in the order in which they are used.
+        tuning: bounds.
+        raw: the configuration as it came, to hand over to a relay. It may hold secrets: never print it.
+    """
+
+    outbox: Path
+    relay: RelayMode
+    legs: tuple[Leg, ...]
+    tuning: Tuning
+    raw: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Settings(outbox={str(self.outbox)!r}, relay={self.relay.value!r}, legs={self.legs!r})"
+
+    @classmethod
+    def from_dict(cls, params: Mapping[str, Any]) -> Settings:
+        """Parse a transport configuration.
+
+        Args:
+            params: the ``transport`` mapping of an OpenLineage configuration.
+
+        Raises:
+            ConfigError: a setting is missing or wrong; names it and says what was expected.
+        """
+        raw = copy.deepcopy(dict(params))
+        known = {field.name for field in fields(Tuning)}
+        for key in sorted(set(raw) - known - _COMPOSITE_KEYS - _IGNORED_KEYS - {"relay"}):
+            log.warning("keepline setting `%s` is not known and has no effect", key)
+        if not _flag(raw, "continue_on_success", True):
+            log.warning(
+                "keepline setting `continue_on_success: false` is not supported yet: "
+                "every destination gets every event"
+            )
+        return cls(
+            outbox=outbox_folder(raw.get("outbox")),
+            relay=_relay_mode(raw.get("relay", RelayMode.AUTO.value)),
+            legs=_legs(raw.get("transports"), sort=_flag(raw, "sort_transports", False)),
+            tuning=replace(Tuning(), **{key: _number(key, raw[key]) for key in known if key in raw}),
+            raw=raw,
+        )
+
+    def to_json(self) -> str:
+        """The configuration for another process of this host: parses to equal settings.
+
+        Raises:
+            ConfigError: a leg holds a value that JSON can't carry.
+        """
+        try:
+            return json.dumps({**self.raw, "outbox": str(self.outbox)})
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                "transports", "<hidden>", f"plain values that JSON can carry, or `relay: inline` ({error})"
+            ) from None
+
+    def digest(self, salt: str) -> str:
+        """A name for these settings that tells nothing of them without the salt.
+
+        Args:
+            salt: random text, kept with the digest.
+        """
+        text = json.dumps({**self.raw, "outbox": str(self.outbox)}, sort_keys=True, default=str)
+        return hashlib.sha256(f"{salt}\0{text}".encode()).hexdigest()
+
+
+def outbox_folder(configured: object = None) -> Path:
+    """The folder of the outbox: as configured, else ``KEEPLINE_OUTBOX``, else the default.
+
+    The default is ``$AIRFLOW_HOME/keepline`` where that variable is set, and ``~/.keepline`` elsewhere.
+
+    Args:
+        configured: the ``outbox`` setting; ``None`` or empty when there is none.
+
+    Raises:
+        ConfigError: the setting isn't a path, or is a URL of a kind that isn't supported.
+    """
+    value = configured or os.environ.get(OUTBOX_VARIABLE)
+    if not value:
+        home = os.environ.get("AIRFLOW_HOME")
+        value = Path(home) / "keepline" if home else Path.home() / ".keepline"
+    if not isinstance(value, (str, os.PathLike)):
+        raise ConfigError("outbox", value, "the path of a folder")
+    if "://" in str(value):
+        raise ConfigError("outbox", str(value).split("://")[0] + "://...", "the path of a folder")
+    return Path(os.path.abspath(Path(value).expanduser()))  # noqa: PTH100 - resolve() would follow links
+
+
+def _relay_mode(value: object) -> RelayMode:
+    try:
+        return RelayMode(str(value).strip().lower())
+    except ValueError:
+        expected = ", ".join(f"`{mode.value}`" for mode in RelayMode)
+        raise ConfigError("relay", value, f"one of {expected}") from None
+
+
+def _legs(transports: object, *, sort: bool) -> tuple[Leg, ...]:
+    if isinstance(transports, Mapping):
+        entries = [(str(name), entry) for name, entry in transports.items() if entry]
+    elif isinstance(transports, (list, tuple)):
+        entries = [
+            (str(entry.get("name") or f"{entry.get('type', 'transport')}-{number}"), entry)
+            if isinstance(entry, Mapping)
+            else (str(number), entry)
+            for number, entry in enumerate(transports)
+        ]
+    else:
+        raise ConfigError(
+            "transports", type(transports).__name__, "a map or a list of transports, as in `composite`"
+        )
+    if not entries:
+        raise ConfigError("transports", transports, "at least one transport")
+    legs = [_leg(name, entry) for name, entry in entries]
+    names = [leg.name for leg in legs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError("transports", name, "a name of its own for each transport")
+    if sort:
+        legs.sort(key=lambda leg: leg.priority, reverse=True)
+    return tuple(legs)
+
+
+def _leg(name: str, entry: object) -> Leg:
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"transports.{name}", type(entry).__name__, "a map with the transport's settings")
+    params = copy.deepcopy(dict(entry))
+    params.pop("name", None)
+    kind = params.pop("type", None)
+    if not isinstance(kind, str) or not kind:
+        raise ConfigError(f"transports.{name}.type", kind, "the type of a transport, such as `http`")
+    if kind == TRANSPORT_TYPE:
+        raise ConfigError(f"transports.{name}.type", kind, "a transport other than Keepline's own")
+    priority = params.pop("priority", 0)
+    try:
+        number = int(priority)
+    except (TypeError, ValueError):
+        raise ConfigError(f"transports.{name}.priority", priority, "a whole number") from None
+    return Leg(name=name, kind=kind, priority=number, params=params)
+
+
+def _number(key: str, value: Any) -> Any:
+    wanted = type(getattr(Tuning, key))
+    try:
+        number = wanted(value)
+    except (TypeError, ValueError):
+        number = -1
+    if isinstance(value, bool) or not 0 < number < float("inf"):
+        raise ConfigError(key, value, "a number greater than 0")
+    return number
+
+
+def _flag(params: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = params.get(key, default)
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in ("true", "1", "yes", "on"):
+        return True
+    if text in ("false", "0", "no", "off"):
+        return False
+    raise ConfigError(key, value, "true or false")

@@ -1,0 +1,70 @@
+"""What a lane asks of a destination."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a destination made of one try.
+
+    Args:
+        status: HTTP status; ``None`` when none came.
+        error: why no status came, in words; empty otherwise.
+        timed_out: whether the deadline passed.
+        refused: whether the transport said, without a status, that it can't take this event.
+        retry_after: the Retry-After header as it came; empty when there was none.
+        excerpt: the beginning of the body, without secrets.
+    """
+
+    status: int | None = None
+    error: str = ""
+    timed_out: bool = False
+    refused: bool = False
+    retry_after: str = ""
+    excerpt: str = ""
+
+    def __str__(self) -> str:
+        if self.status is None:
+            return self.error
+        return f"HTTP {self.status}" + (f": {self.excerpt}" if self.excerpt else "")
+
+
+Done = Callable[[int, Answer], None]
+
+
+@dataclass(frozen=True)
+class Try:
+    """One try at a delivery.
+
+    Args:
+        event: the event's id, handed back with the answer.
+        body: the event's JSON.
+        deadline: seconds until it is given up.
+    """
+
+    event: int
+    body: bytes
+    deadline: float
+
+
+class Destination(Protocol):
+    """Takes tries and answers each exactly once.
+
+    Nothing in it blocks: :meth:`start` returns at once, and answers come through the ``done`` that the
+    destination was built with, on the relay's thread.
+    """
+
+    capacity: int
+    """Most tries at once."""
+    timeout: float
+    """Seconds that one try may take, as configured."""
+
+    def start(self, one: Try) -> None:
+        """Begin a try. Never called while ``capacity`` tries are under way."""
+
+    def close(self, timeout: float) -> None:
+        """Let go of everything within a bounded time, seconds. Tries under way are not answered."""

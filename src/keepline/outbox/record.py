@@ -1,0 +1,128 @@
+"""How one event stands in the journal, byte by byte.
+
+A record is a frame around one event::
+
+    mark      4 bytes   ff fe 4b 01; the first two never occur in UTF-8, the last is the format's version
+    length    4 bytes   of what follows the checksum
+    checksum  4 bytes   CRC-32 of the length and of what follows
+    header    15 bytes  when it was appended (ns since 1970), and the lengths of the four texts that follow
+    texts               event type, run key, job namespace, job name
+    body                the event's JSON
+
+All numbers are little-endian. A reader trusts a length only when the checksum agrees with it; where it
+doesn't, the reader looks for the next mark (:func:`scan`).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from keepline.event import Event
+
+MARK = b"\xff\xfeK\x01"
+_FRAME = struct.Struct("<4sII")
+_HEADER = struct.Struct("<QBHHH")
+_LENGTH = struct.Struct("<I")
+
+FRAME_BYTES = _FRAME.size
+MAX_RECORD_BYTES = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One event as it was read from a journal.
+
+    Args:
+        position: offset of its frame in the segment, bytes.
+        end: offset of the byte after it.
+        appended_at: ns since 1970, by the clock of the process that appended it.
+        event: the event.
+    """
+
+    position: int
+    end: int
+    appended_at: int
+    event: Event
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A stretch of a segment that holds no whole record and was skipped.
+
+    Args:
+        position: offset of its first byte.
+        end: offset of the byte after it.
+    """
+
+    position: int
+    end: int
+
+
+def encode(event: Event, appended_at: int) -> bytes:
+    """The record of an event.
+
+    Args:
+        event: what to write.
+        appended_at: ns since 1970.
+    """
+    event_type = event.event_type.encode()[:0xFF]
+    run_key = event.run_key.encode()[:0xFFFF]
+    namespace = event.job_namespace.encode()[:0xFFFF]
+    name = event.job_name.encode()[:0xFFFF]
+    header = _HEADER.pack(appended_at, len(event_type), len(run_key), len(namespace), len(name))
+    content = b"".join((header, event_type, run_key, namespace, name, event.body))
+    length = len(content)
+    return _FRAME.pack(MARK, length, zlib.crc32(content, zlib.crc32(_LENGTH.pack(length)))) + content
+
+
+def scan(data: bytes, base: int = 0) -> Iterator[Entry | Damage]:
+    """Every whole record in a stretch of a segment, and what had to be skipped between two of them.
+
+    What is left at the end without a whole record behind it is not reported: it may still be being written.
+
+    Args:
+        data: bytes of the segment.
+        base: offset of ``data`` in the segment.
+    """
+    at = 0
+    skipped = None
+    while True:
+        found = data.find(MARK, at)
+        if found < 0:
+            return
+        if found > at and skipped is None:
+            skipped = at
+        entry = _decode(data, found, base)
+        if entry is None:
+            skipped = found if skipped is None else skipped
+            at = found + 1
+            continue
+        if skipped is not None:
+            yield Damage(base + skipped, base + found)
+            skipped = None
+        yield entry
+        at = entry.end - base
+
+
+def _decode(data: bytes, at: int, base: int) -> Entry | None:
+    if at + FRAME_BYTES + _HEADER.size > len(data):
+        return None
+    _, length, checksum = _FRAME.unpack_from(data, at)
+    start = at + FRAME_BYTES
+    end = start + length
+    if length < _HEADER.size or end > len(data):
+        return None
+    if zlib.crc32(memoryview(data)[start:end], zlib.crc32(_LENGTH.pack(length))) != checksum:
+        return None
+    appended_at, *sizes = _HEADER.unpack_from(data, start)
+    texts = []
+    cursor = start + _HEADER.size
+    for size in sizes:
+        texts.append(data[cursor : cursor + size].decode(errors="replace"))
+        cursor += size
+    event_type, run_key, namespace, name = texts
+    event = Event(data[cursor:end], run_key, event_type, namespace, name)
+    return Entry(base + at, base + end, appended_at, event)

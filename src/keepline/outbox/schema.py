@@ -1,0 +1,87 @@
+"""The ledger's tables, and how an older file becomes today's.
+
+``PRAGMA user_version`` holds the number of the last step that a file has gone through.
+"""
+
+from __future__ import annotations
+
+import apsw
+
+from keepline.errors import OutboxDamaged
+
+STEPS = (
+    # 1: the first version.
+    """
+    -- Up to where each segment of the journal has been taken in, in bytes. Moved in the transaction that
+    -- takes the events in, so that no event is taken in twice.
+    CREATE TABLE mark (
+        segment  INTEGER PRIMARY KEY,
+        position INTEGER NOT NULL
+    );
+
+    -- What the relay knows of each destination that it ever had. delivered and dead count for good; their
+    -- rows in delivery are pruned one day.
+    CREATE TABLE destination (
+        id             INTEGER PRIMARY KEY,
+        name           TEXT NOT NULL UNIQUE,
+        active         INTEGER NOT NULL,            -- 1: in the configuration of the relay that ran last
+        state          TEXT NOT NULL,               -- see keepline.relay.policy.LaneState
+        reason         TEXT NOT NULL DEFAULT '',    -- why it is in that state
+        since          REAL NOT NULL,               -- s since 1970: when it came into that state
+        delivered      INTEGER NOT NULL DEFAULT 0,
+        dead           INTEGER NOT NULL DEFAULT 0,
+        last_answer    TEXT NOT NULL DEFAULT '',
+        last_answer_at REAL
+    );
+
+    -- The events taken in, in the order of appending.
+    CREATE TABLE event (
+        id            INTEGER PRIMARY KEY AUTOINCREMENT,
+        appended_at   INTEGER NOT NULL,             -- ns since 1970, by the clock of the producer
+        event_type    TEXT NOT NULL,
+        run_key       TEXT NOT NULL,
+        job_namespace TEXT NOT NULL,
+        job_name      TEXT NOT NULL,
+        body          BLOB NOT NULL
+    );
+
+    -- One event to one destination.
+    CREATE TABLE delivery (
+        destination INTEGER NOT NULL REFERENCES destination (id),
+        event       INTEGER NOT NULL REFERENCES event (id),
+        state       INTEGER NOT NULL,               -- see keepline.outbox.ledger.DeliveryState
+        attempts    INTEGER NOT NULL DEFAULT 0,
+        ended_at    REAL,                           -- s since 1970: when it was delivered or given up
+        answer      TEXT NOT NULL DEFAULT '',       -- the last answer
+        PRIMARY KEY (destination, event)
+    ) WITHOUT ROWID;
+
+    -- A lane reads what is pending in the order of appending.
+    CREATE INDEX delivery_pending ON delivery (destination, event) WHERE state = 0;
+    -- Pruning looks for what ended long ago.
+    CREATE INDEX delivery_event ON delivery (event);
+    """,
+)
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Bring a ledger up to today's schema, in one transaction.
+
+    Args:
+        connection: open for writing.
+
+    Raises:
+        OutboxDamaged: the file was written by a newer Keepline.
+    """
+    version = int(connection.pragma("user_version") or 0)
+    if version > len(STEPS):
+        raise OutboxDamaged(
+            f"the ledger {connection.filename} was written by a newer Keepline (its schema is {version}, "
+            f"this one knows {len(STEPS)}); install that version again"
+        )
+    if version == len(STEPS):
+        return
+    with connection:
+        for step in STEPS[version:]:
+            connection.execute(step)
+        connection.pragma("user_version", len(STEPS))

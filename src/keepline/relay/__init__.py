@@ -1,0 +1,1 @@
+"""The relay: the process that delivers what the outbox holds."""
