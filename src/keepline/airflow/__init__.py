@@ -1,0 +1,1 @@
+"""Keepline inside Airflow: the only room that imports it."""

@@ -1,0 +1,36 @@
+"""Finding the transport configuration that a client of this process would use."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from openlineage.client import OpenLineageClient
+from openlineage.client.transport.noop import NoopConfig, NoopTransport
+
+from keepline.config import TRANSPORT_TYPE, Settings
+
+
+def client_transport(config: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The ``transport`` mapping that an OpenLineage client comes to, without building the transport.
+
+    It is merged from the configuration given, ``openlineage.yml`` and ``OPENLINEAGE__*`` variables by the
+    client itself (openlineage-python, ``client/client.py``, ``OpenLineageClient.config``).
+
+    Args:
+        config: what is handed to the client; ``None`` for nothing.
+    """
+    client = OpenLineageClient(transport=NoopTransport(NoopConfig()), config=copy.deepcopy(config))
+    return dict(client.config.transport or {})
+
+
+def keepline_settings(transport: dict[str, Any]) -> Settings | None:
+    """The settings in a transport configuration, or ``None`` when it isn't Keepline's.
+
+    Args:
+        transport: the ``transport`` mapping.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    return Settings.from_dict(transport) if transport.get("type") == TRANSPORT_TYPE else None
