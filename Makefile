@@ -1,0 +1,44 @@
+# Needs python3 (3.11 or 3.12) with pip, and make. Everything else is fetched into .venv/ and .tools/.
+PYTHON ?= python3
+DEV := .venv/dev/bin
+SETUP = @$(PYTHON) tools/setup_env.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types unit clean setup
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo:  ## 200 DAG runs of a live Airflow 3.3.2 through outages and kill -9, and what became of each event
+	$(SETUP) airflow-3.3.2
+	@.venv/airflow-3.3.2/bin/keepline demo
+
+test: lint types  ## everything: lint, types, unit, integration, acceptance (live Airflow 3.3.2 and 2.11.2)
+	$(SETUP) airflow-3.3.2 airflow-2.11.2
+	$(DEV)/coverage erase
+	$(DEV)/coverage run --branch --parallel-mode --source=keepline -m pytest tests/unit tests/integration
+	$(DEV)/coverage combine --quiet
+	$(DEV)/coverage report --skip-covered
+	$(DEV)/python -m pytest tests/acceptance
+
+check: lint types unit  ## what is quick: lint, types, unit tests
+
+lint:  ## ruff, its checks and its format
+	$(SETUP) dev
+	$(DEV)/ruff check
+	$(DEV)/ruff format --check
+
+types:  ## mypy --strict
+	$(SETUP) dev
+	$(DEV)/mypy
+
+unit:  ## unit tests
+	$(SETUP) dev
+	$(DEV)/python -m pytest tests/unit
+
+setup:  ## the environments, without running anything
+	$(SETUP) dev airflow-3.3.2 airflow-2.11.2
+
+clean:  ## remove environments, tools and caches
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist
+	find src tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,224 @@
+"""The workers of a pool together: who gets the next call, when to start one more, what a death means.
+
+Everything here runs in the manager's thread, but for the few methods that say otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import multiprocessing
+import pickle
+import selectors
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keepline.errors import PoolError, WorkerCrashed
+from keepline.pool.process import State, WorkerProcess
+from keepline.pool.worker import READY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.context import BaseContext
+
+    from keepline.pool.call import Call, Calls
+    from keepline.pool.worker import Failure
+
+logger = logging.getLogger(__name__)
+
+_CLEAN = "exit code 0"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a pool was told; see Pool."""
+
+    factory: Callable[[], object]
+    workers: int
+    context: BaseContext | None
+    attempts: int
+    start_timeout: float
+    name: str
+
+
+class Workers:
+    """The worker processes of one pool.
+
+    Args:
+        settings: the pool's.
+        calls: where calls come from.
+        selector: has each worker's socket and sentinel, with the worker as data.
+    """
+
+    def __init__(self, settings: Settings, calls: Calls, selector: selectors.BaseSelector) -> None:
+        self._settings = settings
+        self._calls = calls
+        self._selector = selector
+        self._workers: list[WorkerProcess] = []
+        self._failures = 0  # of starts, in a row
+        self._ending = False
+
+    def __bool__(self) -> bool:
+        return bool(self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of those that live, or are not known to be dead. For any thread."""
+        return [worker.pid for worker in tuple(self._workers) if worker.pid]
+
+    @property
+    def deadline(self) -> float:
+        """When expire() is due, by the monotonic clock; infinite if never."""
+        return min((worker.deadline for worker in self._workers), default=math.inf)
+
+    def hand_out(self) -> None:
+        """Give calls to the workers that are idle, and start workers for the calls that are left."""
+        for worker in self._workers:
+            if worker.state is State.IDLE and (call := self._calls.next()):
+                worker.give(call)
+                self._selector.modify(worker.sock, worker.events, worker)
+        if not self._calls.waiting:
+            self._failures = 0
+        while self._lacks_a_worker():
+            self._start()
+
+    def attend(self, worker: WorkerProcess, fd: int) -> None:
+        """See to a worker whose socket or sentinel is ready.
+
+        Args:
+            worker: whose.
+            fd: the one that is ready.
+        """
+        if worker not in self._workers:  # buried a moment ago
+            return
+        frames, connected = worker.receive()  # what it has answered counts, even if it has died since
+        for kind, body in frames:
+            self._hear(worker, kind, body)
+        if fd == worker.sentinel:
+            self._bury(worker)
+        elif connected:
+            worker.flush()
+            self._selector.modify(worker.sock, worker.events, worker)
+        else:
+            self._selector.unregister(worker.sock)
+            if not self._ending:  # it is dying already, or the resident closed the socket
+                worker.kill()
+
+    def expire(self, now: float) -> None:
+        """Kill the workers that aren't ready in time.
+
+        Args:
+            now: of the monotonic clock, seconds.
+        """
+        for worker in self._workers:
+            if now >= worker.deadline:
+                worker.problem = f"it wasn't ready in {self._settings.start_timeout:g} s"
+                worker.kill()
+
+    def tell_to_end(self) -> None:
+        """Let each finish its call, close its resident and end; from now on, who dies isn't replaced."""
+        self._ending = True
+        for worker in self._workers:
+            worker.tell_to_end()
+
+    def kill(self) -> None:
+        """Kill all. For any thread."""
+        for worker in tuple(self._workers):
+            worker.kill()
+
+    def close(self) -> None:
+        """Let go of those that are left, which the kernel couldn't end in time."""
+        for worker in self._workers:
+            worker.close()
+
+    def let_go(self) -> None:
+        """Close what a forked child has inherited; the owner keeps its own."""
+        for worker in self._workers:
+            worker.let_go()
+
+    def _lacks_a_worker(self) -> bool:
+        starting = sum(worker.state is State.STARTING for worker in self._workers)
+        return (
+            self._calls.waiting > starting
+            and len(self._workers) < self._settings.workers
+            # When starts fail while other workers live, the calls are left to those.
+            and self._failures < self._settings.attempts
+        )
+
+    def _start(self) -> None:
+        try:
+            worker = WorkerProcess(
+                self._settings.factory, f"{self._settings.name}-worker", self._settings.start_timeout
+            )
+        except OSError as error:
+            self._count_failure(f"{type(error).__name__}: {error}")
+            return
+        self._workers.append(worker)  # before the fork: let_go() closes in the child what is listed here
+        try:
+            worker.start(self._settings.context or multiprocessing.get_context())
+        except Exception as error:
+            self._workers.remove(worker)
+            worker.close()
+            self._count_failure(f"{type(error).__name__}: {error}")
+        else:
+            self._selector.register(worker.sock, worker.events, worker)
+            self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
+
+    def _hear(self, worker: WorkerProcess, kind: bytes, body: bytes) -> None:
+        if kind == READY:
+            worker.be_ready()
+            self._failures = 0
+        elif call := worker.take_call():
+            self._calls.close(call).answer(kind, body, worker.pid)
+        else:
+            failure: Failure = pickle.loads(body)  # noqa: S301 - our own worker pickled it
+            worker.problem = failure.title
+            logger.debug("in pool worker %d:\n%s", worker.pid, failure.traceback)
+
+    def _bury(self, worker: WorkerProcess) -> None:
+        with contextlib.suppress(KeyError):  # it had closed its socket before
+            self._selector.unregister(worker.sock)
+        self._selector.unregister(worker.sentinel)
+        self._workers.remove(worker)
+        how = worker.reap()
+        call = worker.take_call()
+        if self._ending:
+            if how != _CLEAN:
+                self._warn(worker, how, "at the stop")
+        elif not worker.was_ready:
+            self._count_failure(worker.problem or f"worker {worker.pid} ended by {how} before it was ready")
+        else:
+            self._failures = 0
+            self._run_again(worker, how, call)
+
+    def _run_again(self, worker: WorkerProcess, how: str, call: Call | None) -> None:
+        if call is None:
+            self._warn(worker, how, "it had no call")
+            return
+        call.deaths += 1
+        if call.deaths < self._settings.attempts:
+            self._warn(worker, how, f"{call.method}() is run again")
+            self._calls.put_back(call)
+            return
+        self._warn(worker, how, f"{call.method}() is given up")
+        name = self._settings.name
+        text = f"{call.deaths} workers of pool `{name}` died under {call.method}(), the last by {how}"
+        self._calls.close(call).fail(WorkerCrashed(text))
+
+    def _warn(self, worker: WorkerProcess, how: str, then: str) -> None:
+        extra = {"pool": self._settings.name, "worker": worker.pid, "ended": how}
+        logger.warning(
+            "worker %d of pool %s ended by %s; %s", worker.pid, self._settings.name, how, then, extra=extra
+        )
+
+    def _count_failure(self, problem: str) -> None:
+        self._failures += 1
+        logger.warning("pool %s can't start a worker: %s", self._settings.name, problem)
+        if self._failures < self._settings.attempts or self._workers:
+            return
+        name, times = self._settings.name, self._failures
+        self._failures = 0
+        text = f"pool `{name}` can't start a worker, {times} times in a row: {problem}"
+        while call := self._calls.next():
+            self._calls.close(call).fail(PoolError(text))
