@@ -12,20 +12,25 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from keepline import tuning
 from keepline.errors import ConfigError
+from keepline.tuning import Tuning
 
 log = logging.getLogger(__name__)
 
-TRANSPORT_TYPE = "keepline.Transport"
+TRANSPORT_TYPES = frozenset({"keepline.Transport", "keepline.transport.Transport"})
+"""The names of Keepline's transport in a configuration: as documented, and in full."""
 OUTBOX_VARIABLE = "KEEPLINE_OUTBOX"
 
 _COMPOSITE_KEYS = frozenset({"continue_on_failure", "continue_on_success", "sort_transports"})
-_IGNORED_KEYS = frozenset({"type", "name", "priority", "transports", "outbox"})
+_OTHER_KEYS = frozenset({"type", "name", "priority", "transports", "outbox", "relay"})
+# What the client's datadog transport takes from the environment when its configuration doesn't say it.
+_READ_BY_LEGS = ("DD_API_KEY", "DD_SITE")
 
 
 class RelayMode(Enum):
@@ -60,30 +65,6 @@ class Leg:
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """The numbers that bound the relay and the outbox. Seconds, unless a name says otherwise."""
-
-    relay_idle: float = 60.0
-    """How long the outbox has to be empty before a relay started by ``auto`` ends."""
-    max_connections: int = 4
-    """Most connections, and so requests at once, for each destination."""
-    backoff_first: float = 0.5
-    """Upper end of the first pause after a destination went out; doubles with each failed probe."""
-    backoff_max: float = 30.0
-    """Cap of the pause between two probes."""
-    retry_after_max: float = 300.0
-    """Cap of a pause that a destination asks for with Retry-After."""
-    retention: float = 7 * 86400.0
-    """How long a delivered event is kept."""
-    segment_bytes: int = 16 * 1024 * 1024
-    """Size at which a journal segment is full and the next one begins."""
-    lock_timeout: float = 2.0
-    """Longest wait for a lock of the outbox."""
-    stop_timeout: float = 5.0
-    """Longest wait for requests under way when the relay stops."""
-
-
-@dataclass(frozen=True)
 class Settings:
     """What a transport configuration says, checked.
 
@@ -115,8 +96,7 @@ class Settings:
             ConfigError: a setting is missing or wrong; names it and says what was expected.
         """
         raw = copy.deepcopy(dict(params))
-        known = {field.name for field in fields(Tuning)}
-        for key in sorted(set(raw) - known - _COMPOSITE_KEYS - _IGNORED_KEYS - {"relay"}):
+        for key in sorted(map(str, set(raw) - tuning.KEYS - _COMPOSITE_KEYS - _OTHER_KEYS)):
             log.warning("keepline setting `%s` is not known and has no effect", key)
         if not _flag(raw, "continue_on_success", True):
             log.warning(
@@ -127,7 +107,7 @@ class Settings:
             outbox=outbox_folder(raw.get("outbox")),
             relay=_relay_mode(raw.get("relay", RelayMode.AUTO.value)),
             legs=_legs(raw.get("transports"), sort=_flag(raw, "sort_transports", False)),
-            tuning=replace(Tuning(), **{key: _number(key, raw[key]) for key in known if key in raw}),
+            tuning=Tuning.from_dict(raw),
             raw=raw,
         )
 
@@ -145,12 +125,13 @@ class Settings:
             ) from None
 
     def digest(self, salt: str) -> str:
-        """A name for these settings that tells nothing of them without the salt.
+        """A name for these settings, which changes when a key does, and tells nothing of them.
 
         Args:
             salt: random text, kept with the digest.
         """
-        text = json.dumps({**self.raw, "outbox": str(self.outbox)}, sort_keys=True, default=str)
+        read = {name: os.environ.get(name) for name in _READ_BY_LEGS}
+        text = json.dumps([{**self.raw, "outbox": str(self.outbox)}, read], sort_keys=True, default=str)
         return hashlib.sha256(f"{salt}\0{text}".encode()).hexdigest()
 
 
@@ -163,17 +144,22 @@ def outbox_folder(configured: object = None) -> Path:
         configured: the ``outbox`` setting; ``None`` or empty when there is none.
 
     Raises:
-        ConfigError: the setting isn't a path, or is a URL of a kind that isn't supported.
+        ConfigError: the setting isn't a path, is a URL of a kind that isn't supported, or needs a home
+            folder where there is none.
     """
     value = configured or os.environ.get(OUTBOX_VARIABLE)
     if not value:
         home = os.environ.get("AIRFLOW_HOME")
-        value = Path(home) / "keepline" if home else Path.home() / ".keepline"
-    if not isinstance(value, (str, os.PathLike)):
+        value = Path(home) / "keepline" if home else "~/.keepline"
+    if not isinstance(value, (str, os.PathLike)) or "\0" in str(value):
         raise ConfigError("outbox", value, "the path of a folder")
     if "://" in str(value):
         raise ConfigError("outbox", str(value).split("://")[0] + "://...", "the path of a folder")
-    return Path(os.path.abspath(Path(value).expanduser()))  # noqa: PTH100 - resolve() would follow links
+    try:
+        folder = Path(value).expanduser()
+    except RuntimeError:
+        raise ConfigError("outbox", str(value), "the path of a folder; this user has no home") from None
+    return Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow links
 
 
 def _relay_mode(value: object) -> RelayMode:
@@ -218,25 +204,14 @@ def _leg(name: str, entry: object) -> Leg:
     kind = params.pop("type", None)
     if not isinstance(kind, str) or not kind:
         raise ConfigError(f"transports.{name}.type", kind, "the type of a transport, such as `http`")
-    if kind == TRANSPORT_TYPE:
+    if kind in TRANSPORT_TYPES:
         raise ConfigError(f"transports.{name}.type", kind, "a transport other than Keepline's own")
     priority = params.pop("priority", 0)
     try:
         number = int(priority)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"transports.{name}.priority", priority, "a whole number") from None
     return Leg(name=name, kind=kind, priority=number, params=params)
-
-
-def _number(key: str, value: Any) -> Any:
-    wanted = type(getattr(Tuning, key))
-    try:
-        number = wanted(value)
-    except (TypeError, ValueError):
-        number = -1
-    if isinstance(value, bool) or not 0 < number < float("inf"):
-        raise ConfigError(key, value, "a number greater than 0")
-    return number
 
 
 def _flag(params: Mapping[str, Any], key: str, default: bool) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from openlineage.client import OpenLineageClient
 from openlineage.client.transport.noop import NoopConfig, NoopTransport
 
-from keepline.config import TRANSPORT_TYPE, Settings
+from keepline.config import TRANSPORT_TYPES, Settings
 
 
 def client_transport(config: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -33,4 +33,4 @@ def keepline_settings(transport: dict[str, Any]) -> Settings | None:
     Raises:
         ConfigError: a setting is wrong.
     """
-    return Settings.from_dict(transport) if transport.get("type") == TRANSPORT_TYPE else None
+    return Settings.from_dict(transport) if transport.get("type") in TRANSPORT_TYPES else None

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+import copy
+from typing import TYPE_CHECKING, Any
 
 import attr
 from openlineage.client.transport.composite import CompositeConfig, CompositeTransport
-from openlineage.client.transport.transport import Transport as ClientTransport
 
 from keepline.config import RelayMode, Settings
-from keepline.destinations.legs import build, parse
+from keepline.destinations.legs import parse
+from keepline.emission import Emission
 from keepline.event import Event
-from keepline.outbox.files import OutboxFiles
-from keepline.outbox.journal import Producer
-from keepline.outbox.status import something_waits
-from keepline.relay.inline import InlineRelay
-from keepline.relay.launch import Watch
+
+if TYPE_CHECKING:
+    from keepline.relay.inline import InlineRelay
 
 
 @attr.define
@@ -43,7 +38,8 @@ class TransportConfig(CompositeConfig):
             ConfigError: a setting of Keepline's is wrong.
             Exception: what the client raises for a wrong leg.
         """
-        composite = CompositeConfig.from_dict(params)
+        # A copy: what the composite builds of a list takes its names and priorities away.
+        composite = CompositeConfig.from_dict(copy.deepcopy(params))
         settings = Settings.from_dict(params)
         for leg in settings.legs:
             parse(leg)
@@ -62,8 +58,9 @@ class TransportConfig(CompositeConfig):
 class Transport(CompositeTransport):
     """Appends events to the outbox; a relay delivers them. Emitting touches no network and waits for none.
 
-    To those who look it is a composite transport: ``kind``, ``config`` and ``transports`` give what the
-    composite gives, as the provider's injection of transports into Spark jobs wants it.
+    To those who look it is a composite transport: ``kind``, ``config`` and ``transports``, built when
+    somebody asks, give what the composite gives, as the provider's injection of transports into Spark jobs
+    wants it.
 
     Delivery is at least once: a receiver can get an event twice when a process was killed.
 
@@ -78,14 +75,13 @@ class Transport(CompositeTransport):
     def __init__(self, config: TransportConfig) -> None:
         # Not the composite's own constructor: it would build the transports, and some start threads.
         self.config = config
-        self._settings = config.settings
-        self._watch = Watch(config.settings) if config.settings.relay is RelayMode.AUTO else None
-        self._inline = InlineRelay.of(config.settings) if config.settings.relay is RelayMode.INLINE else None
+        self._emission = Emission.of(config.settings)
+        self._inline: InlineRelay | None = None
+        if config.settings.relay is RelayMode.INLINE:
+            # Here because it imports all that delivers, which no other process needs that emits.
+            from keepline.relay.inline import InlineRelay
 
-    @cached_property
-    def transports(self) -> list[ClientTransport]:
-        """The client's own transports of the legs, built when somebody asks; nothing is emitted with them."""
-        return [build(parse(leg)) for leg in self._settings.legs]
+            self._inline = InlineRelay.of(config.settings)
 
     def emit(self, event: object) -> None:
         """Append an event to the outbox. When this returns, the event survives the death of any process.
@@ -94,19 +90,23 @@ class Transport(CompositeTransport):
             event: a run, job or dataset event of openlineage-python.
 
         Raises:
-            EventError: it can't be turned into JSON.
+            EventError: it can't be turned into JSON, or is too large.
             OutboxError: it can't be appended; nothing of it is kept, and the loss is counted.
         """
-        opened = producer(self._settings).append(Event.from_openlineage(event))
-        if self._watch is not None:
-            self._watch.look(now=opened)
-        elif self._inline is not None:
-            self._inline.ensure()
+        opened = self._emission.append(Event.from_openlineage(event))
+        if self._inline is not None:
+            self._inline.ensure(now=opened)
+        elif self.config.settings.relay is RelayMode.AUTO:
+            self._emission.watch.look(now=opened)
 
     def wake(self) -> None:
-        """See to it that a relay lives if something waits in the outbox; for a process that starts."""
-        if self._watch is not None and something_waits(OutboxFiles(self._settings.outbox)):
-            self._watch.look(now=True)
+        """See to it that a relay lives if something waits in the outbox; for a process that starts.
+
+        Raises:
+            OutboxError: the outbox can't be read.
+        """
+        if self.config.settings.relay is RelayMode.AUTO and self._emission.something_waits():
+            self._emission.watch.look(now=True)
 
     def close(self, timeout: float = -1) -> bool:
         """Let go of what this process holds. Events are safe in the outbox, whatever it returns.
@@ -117,37 +117,7 @@ class Transport(CompositeTransport):
         Returns:
             whether everything appended has reached the outbox or, with ``relay: inline``, its destinations.
         """
-        if self._inline is not None:
-            return self._inline.stop(timeout)
-        return True
-
-
-class _Producers:
-    """One producer an outbox and process, however many transports there are."""
-
-    lock = threading.Lock()
-    pid = os.getpid()
-    by_folder: dict[Path, Producer] = {}  # noqa: RUF012 - one map a process, on purpose
-
-
-def producer(settings: Settings) -> Producer:
-    """The producer of this process for an outbox.
-
-    Args:
-        settings: name the outbox.
-    """
-    if _Producers.pid != os.getpid():
-        # The lock may have been held by a thread of the parent at the fork.
-        _Producers.lock, _Producers.pid = threading.Lock(), os.getpid()
-    found = _Producers.by_folder.get(settings.outbox)
-    if found is None:
-        with _Producers.lock:
-            found = _Producers.by_folder.setdefault(
-                settings.outbox,
-                Producer(
-                    OutboxFiles(settings.outbox),
-                    segment_bytes=int(settings.tuning.segment_bytes),
-                    lock_timeout=settings.tuning.lock_timeout,
-                ),
-            )
-    return found
+        # Nothing was emitted with these, but those that somebody asked for may have started threads.
+        for transport in self.__dict__.pop("transports", ()):
+            transport.close(0)
+        return self._inline is None or self._inline.stop(timeout)

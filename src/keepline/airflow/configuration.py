@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from airflow.providers.common.compat.sdk import conf
 from airflow.providers.openlineage import conf as openlineage_conf
 from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
 
 from keepline.config import Settings
 from keepline.discovery import client_transport, keepline_settings
-from keepline.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 _SECTION = "keepline"
+_STOP_TIMEOUT = 5.0  # seconds
 
 
 def is_enabled() -> bool:
@@ -21,24 +25,29 @@ def is_enabled() -> bool:
 
 
 def stop_timeout() -> float:
-    """Seconds that stopping may wait for the pool.
-
-    Raises:
-        ConfigError: the option isn't a number of seconds.
-    """
-    value = conf.get(_SECTION, "stop_timeout", fallback="5.0")
+    """Seconds that stopping may wait for the pool; the default where the option is wrong."""
+    value = conf.get(_SECTION, "stop_timeout", fallback=str(_STOP_TIMEOUT))
     try:
         seconds = float(value)
     except (TypeError, ValueError):
         seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise ConfigError("[keepline] stop_timeout", value, "a number of seconds, 0 or more")
-    return seconds
+    if 0 <= seconds < float("inf"):
+        return seconds
+    log.warning(
+        "keepline setting `[keepline] stop_timeout` is %r, not a number of seconds, 0 or more; %g is used",
+        value,
+        _STOP_TIMEOUT,
+    )
+    return _STOP_TIMEOUT
 
 
 def pool_size() -> int:
-    """How many workers the pool may have: the provider's own option."""
-    return max(int(openlineage_conf.dag_state_change_process_pool_size()), 1)
+    """How many workers the pool may have: the provider's own option, or 1 where that is wrong."""
+    try:
+        return max(int(openlineage_conf.dag_state_change_process_pool_size()), 1)
+    except Exception as error:  # Airflow's error has another class in each version
+        log.warning("[openlineage] dag_state_change_process_pool_size can't be used (%s); 1 is used", error)
+        return 1
 
 
 def settings() -> Settings | None:

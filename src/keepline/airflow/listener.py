@@ -2,82 +2,65 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import os
+import multiprocessing
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar, cast
+from typing import Any
 
+import psutil
 from airflow.providers.common.compat.sdk import hookimpl
 from airflow.providers.openlineage.plugins.listener import OpenLineageListener
 
 from keepline.airflow import configuration
+from keepline.airflow.guard import HookLog, guarded, tell
 from keepline.airflow.resident import build_resident, portable
-from keepline.config import RelayMode, Settings
-from keepline.outbox.files import OutboxFiles
+from keepline.errors import PoolError, PoolStopped
 from keepline.pool import Pool
-from keepline.relay.launch import stop
-from keepline.relay.lock import running
-from keepline.transport import Transport, TransportConfig
+from keepline.relay.launch import reap
 
 log = logging.getLogger(__name__)
 
 _HOOK_MARK = "airflow_impl"
-_RELAY_STOP_SECONDS = 6.0
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def guarded(hook: _F) -> _F:
-    """Keep whatever a hook raises from its caller: on Airflow 2 it would go up into the scheduler.
-
-    Up to provider 2.19 a child that the provider forks to emit a task's event can come back out of the hook
-    when something raises in it, and would go on as a second task. It is ended here.
-
-    Args:
-        hook: a method of the listener.
-    """
-
-    @functools.wraps(hook)
-    def call(self: KeeplineListener, *args: Any, **kwargs: Any) -> Any:
-        owner = os.getpid()
-        try:
-            return hook(self, *args, **kwargs)
-        except Exception as error:
-            log.warning(
-                "keepline: %s failed with %s; this has no impact on task status",
-                hook.__name__,
-                type(error).__name__,
-            )
-            log.debug("the failure was", exc_info=True)
-            return None
-        finally:
-            if os.getpid() != owner:
-                logging.shutdown()
-                os._exit(0)
-
-    return cast("_F", call)
+_POOL = "_keepline_pool"
 
 
 class KeeplineListener(OpenLineageListener):
     """The provider's listener, with a pool that keeps one adapter in each worker.
 
-    It is never constructed: :func:`keepline.airflow.plugin.install` gives this class to the provider's own
-    listener, which the provider's other modules hold.
+    It is never constructed: :meth:`take_over` gives this class to the provider's own listener, which the
+    provider's other modules hold.
     """
 
-    _executor: Pool | None
+    @staticmethod
+    def fits(provider: type[OpenLineageListener]) -> bool:
+        """Whether a listener of the provider's has everything that is replaced here.
+
+        Args:
+            provider: its class.
+        """
+        return all(hasattr(provider, name) for name in ("executor", "submit_callable", "before_stopping"))
+
+    @staticmethod
+    def take_over(listener: OpenLineageListener) -> None:
+        """Make a KeeplineListener of the provider's listener.
+
+        Args:
+            listener: the provider's, before anything was emitted with it.
+        """
+        listener.log = HookLog(listener.log)
+        listener.__class__ = KeeplineListener
 
     @property
     def executor(self) -> Pool:
-        """The pool, made when it is first asked for."""
-        if self._executor is None:
-            self._executor = Pool(
-                build_resident, workers=configuration.pool_size(), name="keepline-openlineage"
-            )
-        return self._executor
+        """The pool, made when it is first asked for; pluggy asks where it registers the listener."""
+        pool: Pool | None = self.__dict__.get(_POOL)
+        if pool is None:
+            # Atomic, for an API server has many threads; a pool that comes second has started nothing.
+            made = Pool(build_resident, workers=configuration.pool_size(), name="keepline-openlineage")
+            pool = self.__dict__.setdefault(_POOL, made)
+        return pool
 
     def submit_callable(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: A002
         """Have a worker run what the provider submits, on the worker's own adapter.
@@ -86,10 +69,16 @@ class KeeplineListener(OpenLineageListener):
             callable: a method of an adapter (up to provider 2.19), or a function of the provider's module.
             args: its arguments.
             kwargs: its keyword arguments.
+
+        Returns:
+            a future without a result; it has the error when the event can't be submitted or emitted.
         """
-        future: Future[Any] = self.executor.submit(
-            "run", portable(callable), tuple(map(portable, args)), kwargs
-        )
+        reap()  # what on_starting() has left, if it started a relay
+        try:
+            future = self.executor.submit("run", portable(callable), tuple(map(portable, args)), kwargs)
+        except PoolError as error:
+            future = Future()
+            future.set_exception(error)
         future.add_done_callback(_log_failure)
         return future
 
@@ -98,46 +87,46 @@ class KeeplineListener(OpenLineageListener):
         """See to it that what an earlier scheduler left in the outbox is delivered.
 
         Args:
-            component: Airflow's job; it can't be told yet which one.
+            component: Airflow's job, which can't be told yet from others, or what stands for a task.
         """
-        if "scheduler" in sys.argv[1:2]:
-            settings = configuration.settings()
-            if settings is not None and settings.relay is RelayMode.AUTO:
-                _renew_relay(settings)
+        # What runs in a child of the scheduler, as tasks do with the LocalExecutor, has the scheduler's
+        # arguments. Airflow's command line has no options before the name of the command.
+        if sys.argv[1:2] == ["scheduler"] and multiprocessing.parent_process() is None:
+            from keepline.airflow.starting import look_after_relay
+
+            look_after_relay()
 
     @hookimpl
     def before_stopping(self, component: object) -> None:
         """Stop the pool within a bounded time; a later event makes a new one.
 
         Args:
-            component: Airflow's job.
+            component: Airflow's job, or what stands for a task.
         """
-        pool, self._executor = self._executor, None
+        pool: Pool | None = self.__dict__.pop(_POOL, None)
         if pool is None:
             return
         lost = pool.stop(configuration.stop_timeout())
         if lost:
             log.warning(
-                "keepline: stopped with %d DAG run events not emitted; raise [keepline] stop_timeout", lost
+                "keepline stopped with %d OpenLineage events not emitted; raise [keepline] stop_timeout", lost
             )
+
+    def _terminate_with_wait(self, process: psutil.Process) -> None:
+        # The provider comes here when a child that emits a task's event takes too long, and for whatever else
+        # ends its waiting for that child: a time limit of the task, or its end, which it would swallow.
+        super()._terminate_with_wait(process)
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, Exception):
+            raise error
 
 
 def _log_failure(future: Future[Any]) -> None:
     if future.cancelled():
         return
     error = future.exception()
-    if error is not None:
-        log.warning("keepline: an OpenLineage event of a DAG run was not emitted: %s", error)
-        log.debug("the failure was", exc_info=error)
-
-
-def _renew_relay(settings: Settings) -> None:
-    """Replace a relay of other settings or another version, and start one if something waits."""
-    relay = running(OutboxFiles(settings.outbox))
-    if relay is not None and not relay.serves(settings):
-        log.info("keepline: the relay (pid %d) has other settings and is replaced", relay.pid)
-        stop(OutboxFiles(settings.outbox), _RELAY_STOP_SECONDS)
-    Transport(TransportConfig.from_dict(dict(settings.raw))).wake()
+    if error is not None and not isinstance(error, PoolStopped):  # before_stopping() counts those
+        tell(log, "An OpenLineage event was not emitted", error)
 
 
 def _guard_all(listener: type[OpenLineageListener]) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowPlugin
+try:
+    from airflow.providers.common.compat.sdk import AirflowPlugin
+except ImportError:  # older than the OpenLineage provider needs, which then isn't there, or won't work
+    from airflow.plugins_manager import AirflowPlugin
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +24,8 @@ def install() -> bool:
     Returns:
         whether Keepline's listener is in place.
     """
+    if find_spec("airflow.providers.openlineage") is None:
+        return False
     from keepline.airflow.configuration import is_enabled
 
     if not is_enabled():
@@ -29,9 +35,18 @@ def install() -> bool:
     from keepline.airflow.listener import KeeplineListener
 
     listener = get_openlineage_listener()
-    if type(listener) is OpenLineageListener:
-        listener.__class__ = KeeplineListener
-    return isinstance(listener, KeeplineListener)
+    if isinstance(listener, KeeplineListener):
+        return True
+    # Another's subclass may have plans of its own; a provider to come may no longer call what is overridden.
+    if type(listener) is not OpenLineageListener or not KeeplineListener.fits(OpenLineageListener):
+        log.warning(
+            "keepline doesn't know this OpenLineage listener, %s.%s, and leaves it as it is",
+            type(listener).__module__,
+            type(listener).__qualname__,
+        )
+        return False
+    KeeplineListener.take_over(listener)
+    return True
 
 
 class KeeplinePlugin(AirflowPlugin):
@@ -51,8 +66,9 @@ class KeeplinePlugin(AirflowPlugin):
             install()
         except Exception as error:
             log.warning(
-                "keepline could not take the OpenLineage listener's place (%s); "
+                "keepline could not take the OpenLineage listener's place (%s: %s); "
                 "events are emitted as without it",
+                type(error).__name__,
                 error,
             )
-            log.debug("the failure was", exc_info=True)
+            log.debug("The failure was", exc_info=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, TypeVar, cast
 
@@ -15,21 +17,34 @@ from keepline.discovery import client_transport, keepline_settings
 from keepline.errors import KeeplineError
 from keepline.outbox.files import OutboxFiles
 
+log = logging.getLogger(__name__)
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def configured() -> Settings | None:
+def settings_for(option: str | None) -> Settings | None:
     """Keepline's settings in the OpenLineage configuration of this environment, else in Airflow's.
+
+    Args:
+        option: what ``--outbox`` says; it goes before ``KEEPLINE_OUTBOX``, and that before the configuration.
 
     Raises:
         ConfigError: a setting is wrong.
+        Exception: what the client or Airflow raises for a configuration that can't be read.
     """
     found = keepline_settings(client_transport())
-    if found is None and find_spec("airflow") and find_spec("airflow.providers.openlineage"):
+    if found is None and _has_provider():
         from keepline.airflow.configuration import settings
 
         found = settings()
-    return found
+    named = option or os.environ.get(OUTBOX_VARIABLE)
+    return Settings.from_dict({**found.raw, "outbox": named}) if found is not None and named else found
+
+
+def _has_provider() -> bool:
+    with suppress(ImportError):
+        return find_spec("airflow") is not None and find_spec("airflow.providers.openlineage") is not None
+    return False
 
 
 def find_outbox(option: str | None) -> OutboxFiles:
@@ -43,10 +58,11 @@ def find_outbox(option: str | None) -> OutboxFiles:
 
     Raises:
         ConfigError: a setting is wrong.
+        Exception: what the client or Airflow raises for a configuration that can't be read.
     """
     if option or os.environ.get(OUTBOX_VARIABLE):
         return OutboxFiles(outbox_folder(option))
-    settings = configured()
+    settings = settings_for(None)
     return OutboxFiles(settings.outbox if settings is not None else outbox_folder())
 
 
@@ -61,14 +77,19 @@ def outbox_option(command: _F) -> _F:
 
 
 def plain_errors(command: _F) -> _F:
-    """Print an error of Keepline's as one line, and exit with status 1."""
+    """Print what a command raises as one line, and exit with status 1. The traceback is logged at DEBUG."""
 
     @functools.wraps(command)
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except KeeplineError as error:
-            raise click.ClickException(str(error)) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own business
+        except Exception as error:
+            log.debug("the failure was", exc_info=True)
+            # The client's messages don't say what they are about; ours do.
+            kind = "" if isinstance(error, KeeplineError) else f"{type(error).__name__}: "
+            raise click.ClickException(kind + " ".join(str(error).split())) from error
 
     return cast("_F", call)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import select
+import selectors
 import time
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from keepline.cli.common import configured, find_outbox, outbox_option, plain_errors
-from keepline.config import RelayMode, Settings
+from keepline.cli.common import find_outbox, outbox_option, plain_errors, settings_for
+from keepline.config import RelayMode
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.status import OutboxStatus, read_status
 from keepline.relay.bell import hang
@@ -29,55 +29,58 @@ _BETWEEN_LOOKS = 0.05
 def flush(outbox: str | None, timeout: float) -> None:
     """Wait until every event is delivered or dead.
 
-    Starts a relay where none runs and `relay: auto` is configured. Exits with status 3 when something still
-    waits at the end.
+    Starts a relay where none runs, unless `relay: external` is configured. Exits with status 3 when something
+    still waits at the end.
     """
     files = find_outbox(outbox)
     if not files.folder.is_dir():
         click.echo(f"nothing waits: there is no outbox at {files.folder}")
         return
-    _start_relay(files)
+    _start_relay(outbox)
     left = _wait(files, timeout)
-    waiting = _waiting(left)
-    if waiting:
-        for one in left.destinations:
-            if one.active and one.pending:
-                why = one.reason or one.last_answer or "no answer yet"
-                click.echo(f"{one.name}: {one.pending} pending, {one.state}: {why}")
-        click.echo(f"not everything is delivered after {timeout:g} s; it stays in the outbox")
-        raise SystemExit(_EXIT_NOT_DELIVERED)
-    click.echo("everything is delivered or dead")
-
-
-def _start_relay(files: OutboxFiles) -> None:
-    settings = configured()
-    if settings is None or settings.relay is RelayMode.EXTERNAL:
+    if left.settled:
+        click.echo("everything is delivered or dead")
         return
-    if settings.outbox != files.folder:
-        settings = Settings.from_dict({**settings.raw, "outbox": str(files.folder)})
-    start(settings)
+    for one in left.destinations:
+        if one.active and one.pending:
+            why = one.reason or one.last_answer or "no answer yet"
+            click.echo(f"{one.name}: {one.pending} pending, {one.state}: {why}")
+    if left.waiting:
+        click.echo(f"{left.waiting} events wait for a relay to take them in")
+    click.echo(f"not everything is delivered after {timeout:g} s; it stays in the outbox")
+    raise SystemExit(_EXIT_NOT_DELIVERED)
+
+
+def _start_relay(outbox: str | None) -> None:
+    settings = settings_for(outbox)
+    if settings is not None and settings.relay is not RelayMode.EXTERNAL:
+        start(settings)
 
 
 def _wait(files: OutboxFiles, timeout: float) -> OutboxStatus:
     deadline = time.monotonic() + timeout
+    found = read_status(files)
+    if found.settled:
+        return found
     # The ledger's files change with every mark: waiting for that costs nothing while nothing happens.
-    bells = [hang(files.folder), hang(files.journal)]
+    bells = [hang(folder) for folder in (files.folder, files.journal) if folder.is_dir()]
     try:
-        with _progress() as progress:
-            found = read_status(files)
+        with _progress() as progress, selectors.DefaultSelector() as selector:
+            for bell in bells:
+                selector.register(bell, selectors.EVENT_READ, bell)
             most = _waiting(found)
             task = progress.add_task("delivering", total=most)
-            while not found.settled:
+            # Once more, for what happened before the bells hung.
+            while not (found := read_status(files)).settled:
+                most = max(most, _waiting(found))
+                progress.update(task, total=most, completed=most - _waiting(found))
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
-                for bell in select.select(bells, [], [], left)[0]:
-                    bell.silence()
+                for key, _ in selector.select(left):
+                    key.data.silence()
                 # Looking can itself ring, where no relay has the ledger open: not more often than this.
                 time.sleep(min(_BETWEEN_LOOKS, left))
-                found = read_status(files)
-                most = max(most, _waiting(found))
-                progress.update(task, total=most, completed=most - _waiting(found))
             return found
     finally:
         for bell in bells:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 import click
 
-from keepline.cli.common import configured, outbox_option, plain_errors
+from keepline.cli.common import outbox_option, plain_errors, settings_for
 from keepline.config import Settings
 from keepline.errors import ConfigError, RelayError
 from keepline.outbox.files import OutboxFiles
 from keepline.relay.lock import RelayLock, running
+from keepline.relay.logs import log_to_terminal
+from keepline.relay.process import leave, serve
 
 
 @click.command()
@@ -25,11 +25,7 @@ def relay(outbox: str | None, exit_when_idle: bool, verbose: bool) -> None:
 
     Destinations are read from the OpenLineage or Airflow configuration of this environment.
     """
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    settings = configured()
+    settings = settings_for(outbox)
     if settings is None:
         raise ConfigError(
             "transport",
@@ -37,26 +33,28 @@ def relay(outbox: str | None, exit_when_idle: bool, verbose: bool) -> None:
             "an OpenLineage transport of type `keepline.Transport` in OPENLINEAGE__TRANSPORT, "
             "openlineage.yml or [openlineage] transport",
         )
-    if outbox:
-        settings = Settings.from_dict({**settings.raw, "outbox": outbox})
-    files = OutboxFiles(settings.outbox)
-    lock = RelayLock.take(files)
-    if lock is None:
-        other = running(files)
-        raise RelayError(
-            f"a relay already delivers from {files.folder}"
-            + (f" (pid {other.pid}); end it with `keepline stop`" if other else "; try again")
-        )
-    from keepline.relay.relay import serve
+    # Not before: the client says at INFO which transport it would use, which isn't the one meant here.
+    log_to_terminal(verbose=verbose).hide(settings)
+    serve(
+        settings,
+        _take_lock(OutboxFiles(settings.outbox)),
+        ends_when_idle=exit_when_idle,
+        ready=lambda: _say(settings),
+    )
+    leave(0)
 
+
+def _take_lock(files: OutboxFiles) -> RelayLock:
+    lock = RelayLock.take(files)
+    if lock is not None:
+        return lock
+    other = running(files)
+    raise RelayError(
+        f"a relay already delivers from {files.folder}"
+        + (f" (pid {other.pid}); end it with `keepline stop`" if other else "; try again")
+    )
+
+
+def _say(settings: Settings) -> None:
     names = ", ".join(leg.name for leg in settings.legs)
-    try:
-        lock.announce(settings)
-        serve(
-            settings,
-            lock,
-            ends_when_idle=exit_when_idle,
-            ready=lambda: click.echo(f"delivering from {files.folder} to {names}"),
-        )
-    finally:
-        lock.release()
+    click.echo(f"delivering from {settings.outbox} to {names}")

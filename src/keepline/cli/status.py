@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from keepline.cli.common import age, find_outbox, outbox_option, plain_errors
 from keepline.errors import RelayError
@@ -56,7 +57,8 @@ def _document(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | N
 
 
 def _print(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None) -> None:
-    console = Console(highlight=False)
+    # Without markup: what a destination says may look like it.
+    console = Console(highlight=False, markup=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("destination", "state", "pending", "oldest", "delivered", "dead", "last answer"):
         table.add_column(
@@ -67,13 +69,13 @@ def _print(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None
         if one.last_answer_at is not None:
             answered += f" ({age(time.time() - one.last_answer_at)} ago)"
         table.add_row(
-            one.name,
+            Text(one.name),
             one.state if one.active else "orphan",
             str(one.pending),
             age(one.oldest_age),
             str(one.delivered),
             str(one.dead),
-            answered or "-",
+            Text(answered or "-"),
         )
     console.print(f"outbox  {files.folder}  ({found.bytes_on_disk / 1e6:.1f} MB)")
     console.print(f"relay   {'not running' if relay is None else _describe(relay)}")
@@ -82,7 +84,7 @@ def _print(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None
             f"journal {found.waiting} events not taken in yet, the oldest {age(found.waiting_age)} old"
         )
     if found.refused:
-        console.print(f"[red]refused {found.refused} events could not be appended and are lost[/red]")
+        console.print(f"refused {found.refused} events could not be appended and are lost", style="red")
     if found.destinations:
         console.print(table)
     else:

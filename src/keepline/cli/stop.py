@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from keepline.cli.common import find_outbox, outbox_option, plain_errors
-from keepline.relay import launch
+from keepline.relay import ending
 
 
 @click.command()
@@ -20,5 +20,5 @@ def stop(outbox: str | None, timeout: float) -> None:
     With `relay: auto` the next append starts one again.
     """
     files = find_outbox(outbox)
-    ended = launch.stop(files, timeout)
+    ended = ending.stop(files, timeout)
     click.echo("no relay was running" if ended is None else f"relay {ended.pid} has ended")

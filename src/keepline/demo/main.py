@@ -20,7 +20,7 @@ from keepline.errors import KeeplineError
 _NEEDED = ("apache-airflow", "apache-airflow-providers-openlineage", "openlineage-python")
 _IDLE_SECONDS = 10.0
 
-# What the seed's reporter measured for one event a client, openlineage-python 1.47.1: events, threads, idle CPU %.
+# What was reported of one client an event, with openlineage-python 1.47.1: events, threads, idle CPU %.
 SEED = ((0, 1, 0.0), (50, 51, 29.5), (150, 151, 72.0), (400, 401, 167.6))
 
 
@@ -73,7 +73,7 @@ def run_demo(console: Console, *, runs: int, as_json: bool) -> int:
         shutil.rmtree(home, ignore_errors=True)
     seconds = time.monotonic() - began
     if as_json:
-        print(json.dumps(document(outcome, versions, runs, seconds), indent=2))  # noqa: T201
+        print(json.dumps(document(outcome, versions, runs, seconds), indent=2))
     else:
         _print(console, outcome, versions, runs, seconds)
     return 0 if outcome.good else 1

@@ -9,16 +9,18 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import psutil
-from typing_extensions import Self
 
 from keepline.demo import processes
 from keepline.demo.airflow_home import AirflowHome, SandboxError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Sandbox", "SandboxError"]
 
@@ -58,11 +60,12 @@ class Sandbox(AirflowHome):
         """
         self._api_server = server = self._start("api-server")
         deadline = time.monotonic() + _START_SECONDS
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the user has
         while True:
             try:
-                with urllib.request.urlopen(f"{self.api_url}/api/v2/version", timeout=5):  # noqa: S310 - ours
+                with direct.open(f"{self.api_url}/api/v2/version", timeout=5):
                     return server
-            except (urllib.error.URLError, OSError):
+            except OSError:
                 self._still_there(server, "api-server")
             if time.monotonic() > deadline:
                 raise SandboxError(

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from typing_extensions import Self
-
 # What could send its events elsewhere than to loopback, or to an outbox of the user's.
 _NOT_INHERITED = ("OPENLINEAGE", "KEEPLINE", "DD_")
 _END_SECONDS = 5.0
@@ -36,7 +34,7 @@ class SeedProcess:
         self._errors = folder / "worker.log"
         self._order = {"config": {"transport": transport}, "client_per_event": client_per_event}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> SeedProcess:
         # The client takes this file for an openlineage.yml of the user's.
         settings = self._folder / "openlineage.yml"
         settings.write_text("transport: {}\n")

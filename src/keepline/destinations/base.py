@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a destination made of one try.
+    """What a destination made of one try. Its texts are fit to be shown: see :mod:`.masking`.
 
     Args:
-        status: HTTP status; ``None`` when none came.
-        error: why no status came, in words; empty otherwise.
+        status: HTTP status; ``None`` when no answer came, or a 2xx that broke off.
+        error: why there is no status, in words; empty otherwise.
+        accepted: whether the transport took the event without telling a status.
         timed_out: whether the deadline passed.
         refused: whether the transport said, without a status, that it can't take this event.
         retry_after: the Retry-After header as it came; empty when there was none.
-        excerpt: the beginning of the body, without secrets.
+        excerpt: the beginning of the body.
     """
 
     status: int | None = None
     error: str = ""
+    accepted: bool = False
     timed_out: bool = False
     refused: bool = False
     retry_after: str = ""
@@ -29,11 +31,12 @@ class Answer:
 
     def __str__(self) -> str:
         if self.status is None:
-            return self.error
+            return "accepted" if self.accepted else self.error
         return f"HTTP {self.status}" + (f": {self.excerpt}" if self.excerpt else "")
 
 
 Done = Callable[[int, Answer], None]
+"""Takes an event's id and the answer to its try."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Try:
     """
 
     event: int
-    body: bytes
+    body: bytes = field(repr=False)
     deadline: float
 
 
@@ -55,7 +58,7 @@ class Destination(Protocol):
     """Takes tries and answers each exactly once.
 
     Nothing in it blocks: :meth:`start` returns at once, and answers come through the ``done`` that the
-    destination was built with, on the relay's thread.
+    destination was built with, on the relay's thread, after :meth:`start` has returned.
     """
 
     capacity: int
@@ -67,4 +70,7 @@ class Destination(Protocol):
         """Begin a try. Never called while ``capacity`` tries are under way."""
 
     def close(self, timeout: float) -> None:
-        """Let go of everything within a bounded time, seconds. Tries under way are not answered."""
+        """Let go of everything within a bounded time, seconds; may be called again to wait longer.
+
+        Tries under way are not answered any more.
+        """

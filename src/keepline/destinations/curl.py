@@ -11,7 +11,8 @@ from contextlib import suppress
 
 import pycurl
 
-Finished = Callable[["pycurl.Curl", int, str], None]
+Finished = Callable[[int, str], None]
+"""Called once for a transfer, with libcurl's code (0: it went through) and its message."""
 
 
 class CurlLoop:
@@ -27,6 +28,7 @@ class CurlLoop:
         self._finished: dict[pycurl.Curl, Finished] = {}
         self._watched: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, connections)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
@@ -37,8 +39,7 @@ class CurlLoop:
 
         Args:
             handle: an easy handle, ready to go.
-            finished: called once, on the loop, with the handle, libcurl's code (0: it went through) and its
-                message.
+            finished: called on the loop when it is over, and not before this has returned.
         """
         self._finished[handle] = finished
         self._multi.add_handle(handle)
@@ -52,19 +53,19 @@ class CurlLoop:
         """Close every connection. Transfers under way are not answered."""
         for handle in list(self._finished):
             self.cancel(handle)
-        if self._timer is not None:
-            self._timer.cancel()
+        # libcurl still calls back while it closes, to have its sockets forgotten.
+        self._closed = True
         self._multi.close()
         for fd in list(self._watched):
             self._watch(fd, 0)
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _on_socket(self, what: int, fd: int, multi: object, data: object) -> None:
         self._watch(fd, 0 if what == pycurl.POLL_REMOVE else what)
 
     def _watch(self, fd: int, wanted: int) -> None:
         had = self._watched.get(fd, 0)
-        if wanted == had:
-            return
         if wanted:
             self._watched[fd] = wanted
         else:
@@ -85,7 +86,7 @@ class CurlLoop:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if milliseconds >= 0:
+        if milliseconds >= 0 and not self._closed:
             self._timer = self._loop.call_later(milliseconds / 1000, self._act, pycurl.SOCKET_TIMEOUT, 0)
 
     def _act(self, fd: int, events: int) -> None:
@@ -104,4 +105,4 @@ class CurlLoop:
         self._multi.remove_handle(handle)
         finished = self._finished.pop(handle, None)
         if finished is not None:
-            finished(handle, code, message)
+            finished(code, message)

@@ -15,13 +15,15 @@ import requests
 from openlineage.client.transport import Transport
 
 from keepline.destinations.base import Answer, Done, Try
-from keepline.destinations.legs import ParsedLeg, build, mask, secrets_of
+from keepline.destinations.blocking import blocking
+from keepline.destinations.legs import ParsedLeg, parse
+from keepline.destinations.masking import KEPT_BYTES, excerpt, secrets_of
 from keepline.revive import revive
 
 log = logging.getLogger(__name__)
 
-_REFUSALS = (TypeError, ValueError, KeyError, AttributeError, UnicodeError)
-_EXCERPT_CHARACTERS = 500
+_REFUSALS = (TypeError, ValueError, KeyError, AttributeError)
+_LONGEST_EMIT = 60.0
 
 
 class DrivenDestination:
@@ -31,19 +33,23 @@ class DrivenDestination:
         parsed: the leg.
         loop: where answers are given.
         done: called on the loop with the event's id and the answer to each try.
+
+    Raises:
+        Exception: the client's own, for a leg that it can't take.
     """
 
     capacity = 1
 
     def __init__(self, parsed: ParsedLeg, loop: asyncio.AbstractEventLoop, done: Done) -> None:
-        self.timeout = float(getattr(parsed.config, "timeout", 0) or 60.0)
-        self._parsed = parsed
+        self.timeout = float(getattr(parsed.config, "timeout", 0) or _LONGEST_EMIT)
+        self._name = parsed.leg.name
+        self._parsed = parse(blocking(parsed.leg))
         self._secrets = secrets_of(parsed.leg.params)
         self._loop = loop
         self._done = done
         self._tries: queue.SimpleQueue[Try | None] = queue.SimpleQueue()
         # A daemon: a transport that never returns must not keep the relay from ending.
-        self._thread = threading.Thread(target=self._drive, name=f"keepline-{parsed.leg.name}", daemon=True)
+        self._thread = threading.Thread(target=self._drive, name=f"keepline-{self._name}", daemon=True)
         self._thread.start()
 
     def start(self, one: Try) -> None:
@@ -59,11 +65,10 @@ class DrivenDestination:
         transport: Transport | None = None
         while (one := self._tries.get()) is not None:
             try:
-                transport = transport or build(self._parsed)
-            except Exception as error:
-                answer = Answer(error=self._text("the transport can't be built", error))
-            else:
+                transport = transport or self._build()
                 answer = self._emit(transport, one)
+            except BaseException as error:  # also what would end the thread, and leave the lane waiting
+                answer = Answer(error=self._text("the transport can't be built", error))
             try:
                 self._loop.call_soon_threadsafe(partial(self._done, one.event, answer))
             except RuntimeError:
@@ -72,25 +77,37 @@ class DrivenDestination:
             try:
                 transport.close(0)
             except Exception:
-                log.debug("transport `%s` failed to close", self._parsed.leg.name, exc_info=True)
+                log.debug("transport `%s` failed to close", self._name, exc_info=True)
+
+    def _build(self) -> Transport:
+        transport = self._parsed.transport_class(self._parsed.config)  # type: ignore[call-arg]
+        transport.name = transport.name or self._name
+        transport.priority = transport.priority or self._parsed.leg.priority
+        return transport
 
     def _emit(self, transport: Transport, one: Try) -> Answer:
         try:
-            transport.emit(revive(one.body))  # type: ignore[arg-type]
-        except requests.HTTPError as error:
+            answer = transport.emit(revive(one.body))  # type: ignore[arg-type]
+        except requests.RequestException as error:
+            # Some of these are ValueErrors, and still not about the event.
             if error.response is None:
                 return Answer(error=self._text("no answer", error))
-            return Answer(
-                status=error.response.status_code,
-                retry_after=error.response.headers.get("Retry-After", ""),
-                excerpt=mask(error.response.text, self._secrets)[:_EXCERPT_CHARACTERS],
-            )
+            return self._answer(error.response)
         except _REFUSALS as error:
             return Answer(error=self._text("the transport refused the event", error), refused=True)
-        except Exception as error:
+        except BaseException as error:
             return Answer(error=self._text("the transport failed", error))
-        return Answer(status=200)
+        if isinstance(answer, requests.Response) and answer.history:
+            # The client has followed a redirect, most likely to a page that answers 200 to anything.
+            return self._answer(answer.history[0])
+        return Answer(accepted=True)
 
-    def _text(self, what: str, error: Exception) -> str:
-        text = mask(f"{what}: {type(error).__name__}: {error}", self._secrets)
-        return text[:_EXCERPT_CHARACTERS]
+    def _answer(self, response: requests.Response) -> Answer:
+        return Answer(
+            status=response.status_code,
+            retry_after=response.headers.get("Retry-After", ""),
+            excerpt=excerpt(response.content[:KEPT_BYTES].decode(errors="replace"), self._secrets),
+        )
+
+    def _text(self, what: str, error: BaseException) -> str:
+        return excerpt(f"{what}: {type(error).__name__}: {error}", self._secrets)

@@ -1,7 +1,8 @@
 """Where the outbox keeps what, and how its files are opened and locked.
 
 Locks are ``flock(2)``: they belong to an open file, end with the last process that has it open, and so never
-outlive a crash. An outbox belongs on a local disk.
+outlive a crash. An outbox belongs on a local disk: network file systems neither keep appends of several
+processes apart nor, all of them, these locks.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class OutboxFiles:
 
     @property
     def journal_lock(self) -> Path:
-        """Held while a segment is created."""
+        """Held while a segment is created; tells which was the last one."""
         return self.folder / "journal.lock"
 
     @property
@@ -58,12 +59,16 @@ class OutboxFiles:
     def create(self) -> None:
         """Make the folders, for their owner alone, where they aren't there.
 
+        A folder that is there stays as it is: it may be one that others use too.
+
         Raises:
             OutboxUnavailable: they can't be made.
         """
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.journal.mkdir(mode=0o700, exist_ok=True)
+            # Not mkdir(parents=True), which makes what is missing above with the mode of the umask.
+            missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+            for path in (*reversed(missing), self.journal):
+                path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise unavailable("create the outbox", self.folder, error) from error
 
@@ -79,6 +84,7 @@ def unavailable(operation: str, path: Path, error: OSError) -> OutboxUnavailable
     remedies = {
         errno.ENOSPC: "free some space on that disk",
         errno.EDQUOT: "free some of that user's quota",
+        errno.EFBIG: "raise this process's limit of file sizes (`ulimit -f`)",
         errno.EROFS: "name a folder on a writable disk in `outbox`",
         errno.EACCES: "let this user write there, or name another folder in `outbox`",
         errno.EPERM: "let this user write there, or name another folder in `outbox`",
@@ -139,7 +145,7 @@ def lock(fd: int, path: Path, timeout: float, *, shared: bool = False) -> None:
     while not try_lock(fd, shared=shared):
         if time.monotonic() >= deadline:
             raise OutboxLocked(
-                f"can't lock {path}: another process held it for more than {timeout:g} s; "
+                f"can't lock {path}: others held it for more than {timeout:.1f} s; "
                 "see with `fuser` or `lslocks` which one, and end it"
             )
         time.sleep(pause)

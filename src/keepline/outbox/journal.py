@@ -1,59 +1,66 @@
 """The journal's front: where producers append events.
 
-An append is one ``write(2)`` of one record to a file opened with ``O_APPEND``, which the kernel puts whole
-behind what is there (POSIX.1-2017, ``write``). Appends don't wait for one another: each holds only a shared
-lock, which tells the relay that the segment is in use. A write that a ``kill -9`` or a full disk cut short
-leaves a torn record; readers skip it, and records after it are whole.
+An append is one ``write(2)`` of one record to a file opened with ``O_APPEND``. Local file systems of Linux
+(ext4, XFS, Btrfs, tmpfs, and overlayfs on them) let one such write at a time into a file, from finding its
+end to its last byte, so records never mix, and none begins before the one in front of it has ended. The
+file's size grows behind bytes that are in place: a reader sees the beginning of what will be there, nothing
+else. A write that ``kill -9`` or a full disk cut short leaves a torn record; readers skip it, and records
+after it are whole.
+
+Appends don't wait for one another: each holds only a shared lock, which tells the relay that the segment is
+in use. It ends with the process, whatever ends that.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import threading
 import time
 
 from keepline.errors import EventError, OutboxError, OutboxUnavailable
 from keepline.event import Event
 from keepline.outbox import refusals
-from keepline.outbox.files import OutboxFiles, lock, unavailable, unlock
-from keepline.outbox.record import MAX_RECORD_BYTES, encode
-from keepline.outbox.segments import open_newest, segment_path
+from keepline.outbox.files import OutboxFiles, lock, try_lock, unavailable
+from keepline.outbox.owned import OwnedFile
+from keepline.outbox.record import encode
+from keepline.outbox.segments import open_newest, takes_appends
 
-_REOPENS = 8
+_REOPENS = 100
+_MOST_SPARE = 4
+_LOOK_EVERY = 1.0
 
 
 class Producer:
     """Appends events to one outbox, for every thread of one process.
 
-    In a forked child the first append opens the segment anew: it would otherwise share its locks with the
-    parent.
+    Threads don't wait for one another, and a signal handler may append in the middle of an append: whoever
+    appends takes a handle that nobody uses, or makes one. There are as many as appends at once, so one where
+    a single thread appends, and a few are kept. In a forked child they open the segment anew.
 
     Args:
         files: the outbox.
         segment_bytes: size at which a segment is full.
-        lock_timeout: longest wait for a lock, seconds.
+        lock_timeout: longest wait for locks in one append, seconds.
     """
 
     def __init__(self, files: OutboxFiles, *, segment_bytes: int, lock_timeout: float) -> None:
         self.files = files
         self._segment_bytes = segment_bytes
         self._lock_timeout = lock_timeout
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._mutex = threading.Lock()
-        self._fd = -1
-        self._path = self.files.journal
+        self._spare: list[_Handle] = []
 
     def append(self, event: Event) -> bool:
         """Put an event behind all that was appended before; it is there when this returns.
+
+        When this raises, no reader takes anything of it for an event, and it is counted as refused where the
+        outbox can still be written. Only an exception that a signal handler raises in the middle of it leaves
+        open which of the two happened.
 
         Args:
             event: what to append.
 
         Returns:
-            whether the segment had to be opened. A relay that ends deletes the segment first, so only then
+            whether the segment had to be opened. A relay that ends deletes the segments first, so only then
             can a relay have ended by itself since the append before.
 
         Raises:
@@ -61,57 +68,88 @@ class Producer:
             OutboxUnavailable: it can't be written; says why.
             OutboxLocked: a lock was held for too long.
         """
-        if self._pid != os.getpid():
-            self.close()
-            self._begin()
-        record = encode(event, time.time_ns())
-        if len(record) > MAX_RECORD_BYTES:
-            raise EventError(f"an event of {len(event.body)} bytes is too large for the outbox")
         try:
-            with self._mutex:
-                return self._append(record)
-        except OutboxError:
+            record = encode(event, time.time_ns())
+            try:
+                handle = self._spare.pop()
+            except IndexError:
+                handle = _Handle(self.files, self._segment_bytes)
+            try:
+                return handle.append(record, self._lock_timeout)
+            finally:
+                if len(self._spare) < _MOST_SPARE:
+                    self._spare.append(handle)
+                else:
+                    handle.close()
+        except (EventError, OutboxError):
             refusals.count(self.files)
             raise
 
-    def _append(self, record: bytes) -> bool:
+    def close(self) -> None:
+        """Close the segment; an append afterwards opens it again."""
+        while self._spare:
+            self._spare.pop().close()
+
+
+class _Handle:
+    """The segment that takes appends, as one append at a time uses it."""
+
+    def __init__(self, files: OutboxFiles, segment_bytes: int) -> None:
+        self._files = files
+        self._segment_bytes = segment_bytes
+        self._file: OwnedFile | None = None
+        self._look_at = 0.0
+
+    def append(self, record: bytes, timeout: float) -> bool:
+        now = time.monotonic()
+        deadline = now + timeout
         opened = False
         for _ in range(_REOPENS):
-            if self._fd < 0:
-                self._open()
+            file = self._file
+            if file is None or file.closed:
+                file = self._file = open_newest(
+                    self._files, self._segment_bytes, max(deadline - time.monotonic(), 0.0)
+                )
                 opened = True
-            lock(self._fd, self._path, self._lock_timeout, shared=True)
-            try:
-                state = os.fstat(self._fd)
-                if state.st_nlink and state.st_size < self._segment_bytes:
-                    self._write(record)
-                    return opened
-            finally:
-                unlock(self._fd)
-            self.close()
+                refusals.prepare(self._files)
+            if self._write(file, record, now, deadline):
+                return opened
+            file.close()
         raise OutboxUnavailable(
-            f"can't append to {self.files.journal}: its newest segment was full or gone {_REOPENS} times "
+            f"can't append to {self._files.journal}: its newest segment was full or gone {_REOPENS} times "
             "in a row; raise `segment_bytes`"
         )
 
-    def _open(self) -> None:
-        number, self._fd = open_newest(self.files, self._segment_bytes, self._lock_timeout)
-        refusals.prepare(self.files)
-        self._path = segment_path(self.files, number)
-
-    def _write(self, record: bytes) -> None:
+    def _write(self, file: OwnedFile, record: bytes, now: float, deadline: float) -> bool:
+        """Append to the segment, unless it takes no more."""
         try:
-            written = os.write(self._fd, record)
+            if not try_lock(file.fd, shared=True):
+                lock(file.fd, file.path, max(deadline - time.monotonic(), 0.0), shared=True)
+            state = os.fstat(file.fd)
+            if not file.is_meant_by(state) or not takes_appends(state, self._segment_bytes):
+                return False
+            if now >= self._look_at:
+                # Somebody may have moved the outbox away, where no relay looks. To see that at once would
+                # make each append take a third longer.
+                if not file.is_at_its_path():
+                    return False
+                self._look_at = now + _LOOK_EVERY
+            written = os.write(file.fd, record)
         except OSError as error:
-            raise unavailable("append to", self._path, error) from error
+            if error.errno is None:
+                raise  # Not the system's, but raised by somebody's signal handler.
+            if error.errno == errno.EBADF:
+                return False  # Somebody has closed it behind our back.
+            raise unavailable("append to", file.path, error) from error
+        finally:
+            file.unlock()
         if written < len(record):
             raise OutboxUnavailable(
-                f"can't append to {self._path}: the disk took {written} of {len(record)} bytes; "
+                f"can't append to {file.path}: the disk took {written} of {len(record)} bytes; "
                 "free some space"
             )
+        return True
 
     def close(self) -> None:
-        """Close the segment; an append afterwards opens it again."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._file is not None:
+            self._file.close()

@@ -1,116 +1,64 @@
-"""The ledger: what became of each event. SQLite, written by the relay alone.
-
-It goes through apsw, which carries a current SQLite of its own: versions 3.7.0 to 3.51.2 can damage a
-database in WAL mode (https://www.sqlite.org/wal.html, "The WAL-Reset Bug").
-"""
+"""The ledger: what became of each event. SQLite, written by the relay alone."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from enum import IntEnum
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import apsw
 
-from keepline.errors import OutboxDamaged, OutboxError, OutboxLocked, OutboxUnavailable
-from keepline.outbox.files import OutboxFiles, open_private
+from keepline.errors import OutboxLocked
+from keepline.outbox.delivery import DeliveryState, Ended, Pending
+from keepline.outbox.files import OutboxFiles
 from keepline.outbox.reader import Batch
-from keepline.outbox.schema import migrate
+from keepline.outbox.sqlite import open_for_writing, translated
 
-_OLDEST_SQLITE = (3, 51, 3)
-_CHECKPOINT_PAGES = 4000
+__all__ = ["DeliveryState", "Ended", "Ledger", "Pending"]
 
-
-class DeliveryState(IntEnum):
-    """Where a delivery stands."""
-
-    PENDING = 0
-    """Not delivered yet; waits for its turn, or for its destination."""
-    DELIVERED = 1
-    """The destination acknowledged it."""
-    DEAD = 2
-    """Given up; kept with its reason."""
-
-
-@dataclass(frozen=True)
-class Pending:
-    """One delivery that waits.
-
-    Args:
-        event: the event's id; rises in the order of appending.
-        run_key: what orders it.
-        attempts: how often it was tried.
-        body: the event's JSON.
-    """
-
-    event: int
-    run_key: str
-    attempts: int
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The end of one delivery.
-
-    Args:
-        destination: the destination's id.
-        event: the event's id.
-        state: DELIVERED or DEAD.
-        attempts: how often it was tried in all.
-        answer: the last answer, in words.
-    """
-
-    destination: int
-    event: int
-    state: DeliveryState
-    attempts: int
-    answer: str
+_SPARE_PAGES = 4096
+_VACUUM_PAGES = 1024
 
 
 class Ledger:
     """The ledger, open for writing. Only the holder of the relay's lock may open it.
+
+    Should a second process do so all the same, nothing is damaged: SQLite lets one write at a time, an event
+    is taken in by one of them only (:meth:`take_in`), and a delivery ends once (:meth:`end`).
+
+    Each method raises ``OutboxUnavailable`` when the file can't be read or written, ``OutboxLocked`` when
+    another process keeps it locked, ``OutboxDamaged`` when what it holds makes no sense. What raises has
+    written nothing, and the ledger can be used again once the cause is gone.
 
     Args:
         files: the outbox.
 
     Raises:
         OutboxUnavailable: the file can't be opened or written.
+        OutboxLocked: another process holds it.
         OutboxDamaged: it isn't a ledger, or a newer one.
     """
 
     def __init__(self, files: OutboxFiles) -> None:
-        version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
-        if version < _OLDEST_SQLITE:
-            raise OutboxUnavailable(
-                f"apsw brings SQLite {apsw.sqlite_lib_version()}, which can damage a ledger; "
-                "install apsw 3.51.3 or later"
-            )
         self._path = files.ledger
-        files.create()
-        with translated("open", self._path):
-            _create_private(self._path)
-            self._db = apsw.Connection(str(self._path))
-            self._db.set_busy_timeout(2000)
-            self._db.pragma("journal_mode", "wal")
-            self._db.pragma("synchronous", "normal")
-            self._db.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
-            self._db.pragma("journal_size_limit", 16 * 1024 * 1024)
-            migrate(self._db)
+        self._db: apsw.Connection = open_for_writing(files)
 
     def close(self) -> None:
         """Write the log back into the file, and close it."""
         with translated("close", self._path):
             self._db.close()
 
-    def transaction(self) -> AbstractContextManager[object]:
+    def checkpoint(self) -> None:
+        """Write the log back into the file, so that :meth:`close` has little left to do."""
+        with translated("write", self._path):
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
         """What is written inside it is written together or not at all."""
-        return self._db
+        with translated("write", self._path), self._db:
+            yield
 
     def position(self, segment: int) -> int:
         """Up to where a segment has been taken in, bytes."""
@@ -122,10 +70,18 @@ class Ledger:
         """Take events in, each pending at every destination, and move the segment's mark: all or nothing.
 
         Args:
-            batch: what was read of a segment.
+            batch: what was read of a segment, from its mark on.
             destinations: ids.
+
+        Raises:
+            OutboxLocked: the mark has moved since: the events were taken in by another process, or before.
         """
-        with translated("write", self._path), self._db:
+        with self.transaction():
+            if self.position(batch.segment) != batch.start:
+                raise OutboxLocked(
+                    f"can't take events in to the ledger {self._path}: somebody else did; "
+                    "see that one relay delivers from this outbox"
+                )
             for entry in batch.entries:
                 event = entry.event
                 self._db.execute(
@@ -157,8 +113,16 @@ class Ledger:
         with translated("write", self._path):
             self._db.execute("DELETE FROM mark WHERE segment = ?", (segment,))
 
+    def forget_segments(self) -> None:
+        """Drop the marks of all segments, which have been deleted."""
+        with translated("write", self._path):
+            self._db.execute("DELETE FROM mark")
+
     def register(self, names: Iterable[str], state: str) -> dict[str, int]:
         """Make destinations known, and those that aren't named inactive.
+
+        What waits for an inactive one waits until it is named again. It is no more than what waited when it
+        was left out, since events that come later aren't for it.
 
         Args:
             names: of the destinations that the relay has now.
@@ -169,7 +133,7 @@ class Ledger:
         """
         ids = {}
         now = time.time()
-        with translated("write", self._path), self._db:
+        with self.transaction():
             self._db.execute("UPDATE destination SET active = 0")
             for name in names:
                 ids[name] = int(
@@ -235,7 +199,7 @@ class Ledger:
             ended: the ends.
             at: s since 1970.
         """
-        with translated("write", self._path), self._db:
+        with self.transaction():
             for one in ended:
                 self._db.execute(
                     "UPDATE delivery SET state = ?, attempts = ?, ended_at = ?, answer = ? "
@@ -261,6 +225,8 @@ class Ledger:
     def prune(self, before: float, after: int, limit: int) -> int:
         """Look at a few of the oldest events, and delete those delivered everywhere since before a time.
 
+        Dead letters stay, and what waits for a destination that is out of the configuration.
+
         Args:
             before: s since 1970.
             after: look only at events with a greater id.
@@ -269,7 +235,7 @@ class Ledger:
         Returns:
             the id of the last event looked at, for the next call; 0 when there is none old enough.
         """
-        with translated("write", self._path), self._db:
+        with self.transaction():
             rows = self._db.execute(
                 "SELECT id, appended_at, NOT EXISTS (SELECT 1 FROM delivery WHERE event = event.id "
                 "AND (state <> 1 OR ended_at >= ?)) FROM event WHERE id > ? ORDER BY id LIMIT ?",
@@ -280,34 +246,12 @@ class Ledger:
             finished = [(number,) for number, ended in old if ended]
             self._db.executemany("DELETE FROM delivery WHERE event = ?", finished)
             self._db.executemany("DELETE FROM event WHERE id = ?", finished)
+            if finished:
+                self._give_space_back()
         return old[-1][0] if old else 0
 
-
-def _create_private(path: Path) -> None:
-    os.close(open_private(path, os.O_RDWR | os.O_CREAT))
-
-
-class translated(AbstractContextManager[None]):  # noqa: N801 - it reads as a word of the sentence
-    """Turns SQLite's errors into Keepline's."""
-
-    def __init__(self, operation: str, path: Path) -> None:
-        self._operation = operation
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (apsw.NotADBError, apsw.CorruptError)):
-            raise OutboxDamaged(
-                f"can't {self._operation} the ledger {self._path}: {error}; "
-                "move it aside, and a new one is made"
-            ) from error
-        if isinstance(error, apsw.BusyError):
-            raise OutboxLocked(
-                f"can't {self._operation} the ledger {self._path}: another process holds it"
-            ) from error
-        if isinstance(error, apsw.Error):
-            raise OutboxUnavailable(f"can't {self._operation} the ledger {self._path}: {error}") from error
-        if isinstance(error, OSError) and not isinstance(error, OutboxError):
-            raise OutboxUnavailable(f"can't {self._operation} the ledger {self._path}: {error}") from error
+    def _give_space_back(self) -> None:
+        # Only what an outage left over: the pages of a usual day are wanted again tomorrow.
+        free = int(self._db.pragma("freelist_count") or 0)
+        if free > _SPARE_PAGES and free * 2 > int(self._db.pragma("page_count") or 0):
+            self._db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()

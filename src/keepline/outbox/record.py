@@ -10,7 +10,7 @@ A record is a frame around one event::
     body                the event's JSON
 
 All numbers are little-endian. A reader trusts a length only when the checksum agrees with it; where it
-doesn't, the reader looks for the next mark (:func:`scan`).
+doesn't, the reader looks for the next mark (:func:`scan`). A text longer than its length can say is cut.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from keepline.errors import EventError
 from keepline.event import Event
 
 MARK = b"\xff\xfeK\x01"
+MAX_RECORD_BYTES = 256 * 1024 * 1024
+"""Far below what one ``write(2)`` of Linux (2 GiB) and one value of SQLite (1 GB) can hold, and what a reader
+needs memory for."""
+
 _FRAME = struct.Struct("<4sII")
 _HEADER = struct.Struct("<QBHHH")
 _LENGTH = struct.Struct("<I")
-
-FRAME_BYTES = _FRAME.size
-MAX_RECORD_BYTES = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ def encode(event: Event, appended_at: int) -> bytes:
     Args:
         event: what to write.
         appended_at: ns since 1970.
+
+    Raises:
+        EventError: it is too large.
     """
     event_type = event.event_type.encode()[:0xFF]
     run_key = event.run_key.encode()[:0xFFFF]
@@ -75,6 +80,11 @@ def encode(event: Event, appended_at: int) -> bytes:
     header = _HEADER.pack(appended_at, len(event_type), len(run_key), len(namespace), len(name))
     content = b"".join((header, event_type, run_key, namespace, name, event.body))
     length = len(content)
+    if length > MAX_RECORD_BYTES:
+        raise EventError(
+            f"an event of {len(event.body)} bytes is too large for the outbox, which takes up to "
+            f"{MAX_RECORD_BYTES}; look for a facet that grew out of hand"
+        )
     return _FRAME.pack(MARK, length, zlib.crc32(content, zlib.crc32(_LENGTH.pack(length)))) + content
 
 
@@ -82,6 +92,8 @@ def scan(data: bytes, base: int = 0) -> Iterator[Entry | Damage]:
     """Every whole record in a stretch of a segment, and what had to be skipped between two of them.
 
     What is left at the end without a whole record behind it is not reported: it may still be being written.
+    What a whole record stands behind is never written to again (see :mod:`keepline.outbox.journal`), so what
+    was skipped once stays so.
 
     Args:
         data: bytes of the segment.
@@ -108,10 +120,10 @@ def scan(data: bytes, base: int = 0) -> Iterator[Entry | Damage]:
 
 
 def _decode(data: bytes, at: int, base: int) -> Entry | None:
-    if at + FRAME_BYTES + _HEADER.size > len(data):
+    if at + _FRAME.size + _HEADER.size > len(data):
         return None
     _, length, checksum = _FRAME.unpack_from(data, at)
-    start = at + FRAME_BYTES
+    start = at + _FRAME.size
     end = start + length
     if length < _HEADER.size or end > len(data):
         return None
@@ -123,6 +135,8 @@ def _decode(data: bytes, at: int, base: int) -> Entry | None:
     for size in sizes:
         texts.append(data[cursor : cursor + size].decode(errors="replace"))
         cursor += size
+    if cursor > end:
+        return None
     event_type, run_key, namespace, name = texts
     event = Event(data[cursor:end], run_key, event_type, namespace, name)
     return Entry(base + at, base + end, appended_at, event)

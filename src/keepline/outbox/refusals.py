@@ -1,6 +1,7 @@
 """How many appends were refused: the losses that ``keepline status`` shows.
 
-The count is overwritten in place in a file of fixed size, which succeeds on a full disk too.
+The count is overwritten in place in a file of fixed size, which succeeds on a full disk too. It is kept on a
+best-effort basis: where the outbox can't be written at all, nothing is counted.
 """
 
 from __future__ import annotations
@@ -9,43 +10,38 @@ import os
 import struct
 from contextlib import suppress
 
-from keepline.outbox.files import OutboxFiles, open_private, try_lock
+from keepline.errors import OutboxError
+from keepline.outbox.files import OutboxFiles
+from keepline.outbox.owned import OwnedFile, held
 
 _COUNT = struct.Struct("<Q")
+_LOCK_SECONDS = 0.1
 
 
 def count(files: OutboxFiles) -> None:
-    """Add one. Best effort: where the outbox can't be written at all, nothing is counted."""
-    with suppress(OSError):
-        fd = open_private(files.refused, os.O_RDWR | os.O_CREAT)
-        try:
-            if try_lock(fd):
-                os.pwrite(fd, _COUNT.pack(_read(fd) + 1), 0)
-        finally:
-            os.close(fd)
+    """Add one."""
+    with suppress(OSError, OutboxError), held(files.refused, _LOCK_SECONDS) as file:
+        os.pwrite(file.fd, _COUNT.pack(_read(file.fd) + 1), 0)
 
 
 def prepare(files: OutboxFiles) -> None:
     """Make the file while there is room for it."""
-    with suppress(OSError):
-        fd = open_private(files.refused, os.O_RDWR | os.O_CREAT)
-        try:
-            if os.fstat(fd).st_size < _COUNT.size:
-                os.pwrite(fd, _COUNT.pack(0), 0)
-        finally:
-            os.close(fd)
+    with suppress(OSError, OutboxError):
+        if not files.refused.exists() or not files.refused.stat().st_size:
+            with held(files.refused, _LOCK_SECONDS) as file:
+                os.pwrite(file.fd, _COUNT.pack(_read(file.fd)), 0)
 
 
 def total(files: OutboxFiles) -> int:
     """How many appends this outbox has refused."""
     try:
-        fd = open_private(files.refused, os.O_RDONLY)
+        file = OwnedFile(files.refused, os.O_RDONLY)
     except OSError:
         return 0
     try:
-        return _read(fd)
+        return _read(file.fd)
     finally:
-        os.close(fd)
+        file.close()
 
 
 def _read(fd: int) -> int:

@@ -64,8 +64,26 @@ STEPS = (
 )
 
 
+def version(connection: apsw.Connection) -> int:
+    """Up to which step a ledger has come; 0 for a file that is still empty.
+
+    Args:
+        connection: open.
+
+    Raises:
+        OutboxDamaged: the file was written by a newer Keepline.
+    """
+    found = int(connection.pragma("user_version") or 0)
+    if not 0 <= found <= len(STEPS):
+        raise OutboxDamaged(
+            f"the ledger {connection.filename} was written by a newer Keepline (its schema is {found}, "
+            f"this one knows {len(STEPS)}); install that version again"
+        )
+    return found
+
+
 def migrate(connection: apsw.Connection) -> None:
-    """Bring a ledger up to today's schema, in one transaction.
+    """Bring a ledger up to today's schema, all of it or nothing.
 
     Args:
         connection: open for writing.
@@ -73,15 +91,7 @@ def migrate(connection: apsw.Connection) -> None:
     Raises:
         OutboxDamaged: the file was written by a newer Keepline.
     """
-    version = int(connection.pragma("user_version") or 0)
-    if version > len(STEPS):
-        raise OutboxDamaged(
-            f"the ledger {connection.filename} was written by a newer Keepline (its schema is {version}, "
-            f"this one knows {len(STEPS)}); install that version again"
-        )
-    if version == len(STEPS):
-        return
     with connection:
-        for step in STEPS[version:]:
+        for step in STEPS[version(connection) :]:
             connection.execute(step)
         connection.pragma("user_version", len(STEPS))

@@ -1,28 +1,45 @@
-"""The journal's segments as files: their names, their order, and when one may be deleted.
+"""The journal's segments as files: their names, their order, and which one takes appends.
 
-A segment is appended to until it has reached its size; then the next one begins. Its number is the time at
-which it was created (ns since 1970), made greater than every number before it, so that no number is ever used
-twice, even when every segment has been deleted. At any time at most one segment, the newest, takes appends:
+A segment is appended to until it has reached its size; then it is sealed, and the next one begins. Its number
+is the time at which it was created (ns since 1970), made greater than every number before it, so that no
+number is used twice, whatever the clock does. At any time at most one segment takes appends:
 
-- A segment is created under the journal's lock, and only when the newest is full.
-- An append holds a shared lock on its segment, and looks under it whether the segment is still there and
-  not full.
+- Segments are created under the journal's lock, and only when the newest takes no more: it is sealed first.
+- Sealed means read-only for its owner too. So it says so itself, to processes with another idea of its size
+  as well, and in the same ``fstat(2)`` that an append makes anyway.
+- An append holds a shared lock on its segment, and looks under it whether it is there, unsealed and not full.
 - A segment is deleted under an exclusive lock on it, and only by the relay.
+
+An append that has looked and not yet written can so write to a segment that was sealed since, while others
+write to the next one. Readers mind it (:func:`keepline.outbox.reader.read_next`).
+
+No segment takes appends of two boots of the machine. After a power cut it can be shorter than the ledger's
+mark in it, and what came then would stand before the mark, where nobody reads.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import time
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
-from keepline.outbox.files import OutboxFiles, lock, open_private, unavailable
+from keepline.outbox.files import OutboxFiles, unavailable
+from keepline.outbox.owned import OwnedFile, held
 
 SUFFIX = ".seg"
+_DIGITS = 20
+_SEALED = 0o400
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def segment_numbers(files: OutboxFiles) -> list[int]:
     """The numbers of the segments there are, oldest first.
+
+    Args:
+        files: the outbox.
 
     Raises:
         OutboxUnavailable: the folder can't be read; a missing one is an empty journal.
@@ -33,90 +50,107 @@ def segment_numbers(files: OutboxFiles) -> list[int]:
         return []
     except OSError as error:
         raise unavailable("read the journal", files.journal, error) from error
-    return sorted(int(name[: -len(SUFFIX)]) for name in names if _is_segment(name))
+    return sorted(int(name[:_DIGITS]) for name in names if _is_segment(name))
 
 
 def segment_path(files: OutboxFiles, number: int) -> Path:
-    """The file of a segment."""
-    return files.journal / f"{number:020d}{SUFFIX}"
+    """The file of a segment.
+
+    Args:
+        files: the outbox.
+        number: the segment.
+    """
+    return files.journal / f"{number:0{_DIGITS}d}{SUFFIX}"
 
 
-def open_newest(files: OutboxFiles, segment_bytes: int, lock_timeout: float) -> tuple[int, int]:
+def takes_appends(state: os.stat_result, segment_bytes: int) -> bool:
+    """Whether a segment is there, unsealed and not full.
+
+    Args:
+        state: of its file.
+        segment_bytes: size at which a segment is full.
+    """
+    return bool(state.st_nlink and state.st_mode & stat.S_IWUSR and state.st_size < segment_bytes)
+
+
+def open_newest(files: OutboxFiles, segment_bytes: int, timeout: float) -> OwnedFile:
     """Open the segment that takes appends, creating it where there is none.
 
     Args:
         files: the outbox.
         segment_bytes: size at which a segment is full.
-        lock_timeout: longest wait for the journal's lock, seconds.
+        timeout: longest wait for the journal's lock, seconds.
 
     Returns:
-        its number and an open file, to append to.
+        its file, open to append to.
 
     Raises:
         OutboxUnavailable: it can't be opened or created.
         OutboxLocked: another process held the journal's lock for too long.
     """
     files.create()
-    try:
-        guard = open_private(files.journal_lock, os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise unavailable("open", files.journal_lock, error) from error
-    try:
-        lock(guard, files.journal_lock, lock_timeout)
+    with held(files.journal_lock, timeout) as guard:
+        last, boot = _recall(guard)
         numbers = segment_numbers(files)
         if numbers:
-            opened = _open_if_roomy(segment_path(files, numbers[-1]), segment_bytes)
-            if opened is not None:
-                return numbers[-1], opened
-        return _create(files, numbers[-1] if numbers else 0)
-    finally:
-        os.close(guard)
+            path = segment_path(files, numbers[-1])
+            found = _open(path, segment_bytes) if boot == _boot_id() else None
+            if found is not None:
+                return found
+            _seal(path)
+        return _create(files, guard, max([last, *numbers[-1:]]))
 
 
-def create_next(files: OutboxFiles, number: int, lock_timeout: float) -> None:
-    """Create the segment after the newest one, without opening it.
-
-    Args:
-        files: the outbox.
-        number: the newest segment.
-        lock_timeout: longest wait for the journal's lock, seconds.
-
-    Raises:
-        OutboxUnavailable: it can't be created.
-        OutboxLocked: another process held the journal's lock for too long.
-    """
+def _open(path: Path, segment_bytes: int) -> OwnedFile | None:
     try:
-        guard = open_private(files.journal_lock, os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise unavailable("open", files.journal_lock, error) from error
-    try:
-        lock(guard, files.journal_lock, lock_timeout)
-        os.close(_create(files, number)[1])
-    finally:
-        os.close(guard)
-
-
-def _create(files: OutboxFiles, newest: int) -> tuple[int, int]:
-    number = max(time.time_ns(), newest + 1)
-    path = segment_path(files, number)
-    try:
-        return number, open_private(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
-    except OSError as error:
-        raise unavailable("create", path, error) from error
-
-
-def _open_if_roomy(path: Path, segment_bytes: int) -> int | None:
-    try:
-        fd = open_private(path, os.O_WRONLY | os.O_APPEND)
+        # Looked at before it is opened: what is sealed can't be.
+        if not takes_appends(path.stat(), segment_bytes):
+            return None
+        return OwnedFile(path, os.O_WRONLY | os.O_APPEND)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise unavailable("open", path, error) from error
-    if os.fstat(fd).st_size < segment_bytes:
-        return fd
-    os.close(fd)
-    return None
+
+
+def _seal(path: Path) -> None:
+    try:
+        with suppress(FileNotFoundError):
+            path.chmod(_SEALED)
+    except OSError as error:
+        raise unavailable("seal", path, error) from error
+
+
+def _create(files: OutboxFiles, guard: OwnedFile, newest: int) -> OwnedFile:
+    number = max(time.time_ns(), newest + 1)
+    path = segment_path(files, number)
+    try:
+        os.pwrite(guard.fd, f"{number:0{_DIGITS}d} {_boot_id()}\n".encode(), 0)
+        return OwnedFile(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL)
+    except OSError as error:
+        raise unavailable("create", path, error) from error
+
+
+def _recall(guard: OwnedFile) -> tuple[int, str]:
+    """The number of the segment that was created last, and the boot of the machine in which it was."""
+    try:
+        text, _, _ = os.pread(guard.fd, 100, 0).decode("ascii", "replace").partition("\n")
+    except OSError as error:
+        raise unavailable("read", guard.path, error) from error
+    number, _, boot = text.partition(" ")
+    return (int(number), boot) if _is_segment(number + SUFFIX) else (0, "")
+
+
+@cache
+def _boot_id() -> str:
+    """A name for this boot of the machine; where the system has none, all boots are one."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return "-"
 
 
 def _is_segment(name: str) -> bool:
-    return name.endswith(SUFFIX) and name[: -len(SUFFIX)].isdigit()
+    digits = name[:_DIGITS]
+    # What is greater than any time is none of ours, and SQLite couldn't hold it.
+    return name[_DIGITS:] == SUFFIX and digits.isascii() and digits.isdecimal() and int(digits) < 2**63 - 1

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import apsw
 
 from keepline.outbox import refusals
-from keepline.outbox.files import OutboxFiles
-from keepline.outbox.ledger import translated
-from keepline.outbox.reader import backlog
+from keepline.outbox.files import OutboxFiles, unavailable
+from keepline.outbox.reader import backlog, read
 from keepline.outbox.segments import segment_numbers
+from keepline.outbox.sqlite import reading
 
-_LOOKS = 5
+_LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,8 @@ class OutboxStatus:
 
     Args:
         destinations: those that a relay has had, by name.
-        waiting: events that are in the journal and not yet in the ledger.
+        waiting: events that are in the journal and not yet in the ledger; while a relay takes them in, rather
+            too many than too few.
         waiting_age: seconds since the oldest of them was appended; ``None`` when there is none.
         refused: appends that were refused.
         bytes_on_disk: of journal and ledger.
@@ -77,20 +76,26 @@ class OutboxStatus:
 def read_status(files: OutboxFiles) -> OutboxStatus:
     """Look at an outbox; one that isn't there yet is empty.
 
+    What was appended before the call is counted, as waiting, pending or ended. While a relay takes events in,
+    some can be counted as waiting that aren't any more, never the other way round.
+
     Args:
         files: the outbox.
 
     Raises:
         OutboxUnavailable: it can't be read.
+        OutboxLocked: another process holds the ledger.
         OutboxDamaged: the ledger isn't one.
     """
     for _ in range(_LOOKS):
-        # A segment deleted between the look at the ledger and the look at the journal would hide its events.
+        # A segment can be deleted between the looks at the ledger and at the journal, which hides its events:
+        # the ledger got them after we had looked.
         numbers = segment_numbers(files)
         status = _look(files, numbers)
-        if set(numbers) <= set(segment_numbers(files)):
-            break
-    return status
+        missed = len(set(numbers) - set(segment_numbers(files)))
+        if not missed:
+            return status
+    return replace(status, waiting=status.waiting + missed)
 
 
 def something_waits(files: OutboxFiles) -> bool:
@@ -101,40 +106,23 @@ def something_waits(files: OutboxFiles) -> bool:
 
     Raises:
         OutboxUnavailable: it can't be read.
+        OutboxLocked: another process holds the ledger.
         OutboxDamaged: the ledger isn't one.
     """
     numbers = segment_numbers(files)
     marks: dict[int, int] = {}
-    if files.ledger.exists():
-        with reading(files) as connection:
+    with reading(files) as connection:
+        if connection is not None:
             if connection.execute(
                 "SELECT 1 FROM destination WHERE active = 1 AND EXISTS "
                 "(SELECT 1 FROM delivery WHERE destination = destination.id AND state = 0)"
             ).get:
                 return True
             marks = _marks(connection)
-    return any(True for number in numbers for _ in backlog(files, number, marks.get(number, 0)))
-
-
-@contextmanager
-def reading(files: OutboxFiles) -> Iterator[apsw.Connection]:
-    """The ledger, open for reading, as it is at one instant.
-
-    Args:
-        files: the outbox, whose ledger exists.
-
-    Raises:
-        OutboxUnavailable: it can't be read.
-        OutboxDamaged: it isn't a ledger.
-    """
-    with translated("read", files.ledger):
-        connection = apsw.Connection(str(files.ledger), flags=apsw.SQLITE_OPEN_READONLY)
-        try:
-            connection.set_busy_timeout(2000)
-            with connection:
-                yield connection
-        finally:
-            connection.close()
+    if any(read(files, number, marks.get(number, 0), limit=1).entries for number in numbers):
+        return True
+    # A segment that has just been deleted may have given the ledger something.
+    return not set(numbers) <= set(segment_numbers(files))
 
 
 def _marks(connection: apsw.Connection) -> dict[int, int]:
@@ -146,8 +134,8 @@ def _look(files: OutboxFiles, numbers: list[int]) -> OutboxStatus:
     now = time.time()
     marks: dict[int, int] = {}
     destinations: tuple[DestinationStatus, ...] = ()
-    if files.ledger.exists():
-        with reading(files) as connection:
+    with reading(files) as connection:
+        if connection is not None:
             marks = _marks(connection)
             destinations = tuple(_destinations(connection, now))
     waiting = 0
@@ -168,7 +156,7 @@ def _look(files: OutboxFiles, numbers: list[int]) -> OutboxStatus:
 def _destinations(connection: apsw.Connection, now: float) -> list[DestinationStatus]:
     pending: dict[int, int] = {}
     oldest: dict[int, float] = {}
-    # Two look-ups in the index of pending deliveries each, however many there are behind the first.
+    # Each from the index of pending deliveries alone; the oldest is its first entry.
     known = connection.execute("SELECT id FROM destination").fetchall()
     for (destination,) in cast("list[tuple[int]]", known):
         pending[destination] = connection.execute(
@@ -210,4 +198,6 @@ def _bytes(files: OutboxFiles) -> int:
             total += path.stat().st_size
         except FileNotFoundError:
             continue
+        except OSError as error:
+            raise unavailable("read", path, error) from error
     return total

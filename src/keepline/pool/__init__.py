@@ -101,7 +101,7 @@ class Pool:
     @property
     def pending(self) -> int:
         """How many calls are not done yet; they are counted one by one."""
-        return 0 if self._manager is None else len(self._manager.calls)
+        return 0 if self._manager is None else self._manager.calls.pending
 
     def submit(self, method: str, /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have a worker call a method of its resident. Never waits for a worker.
@@ -132,14 +132,11 @@ class Pool:
                 f"the arguments of {method}() can't be pickled ({name}); pass plain data"
             ) from None
         with self._lock:
-            if self._stopped:
-                raise PoolStopped(
-                    f"pool `{self._settings.name}` is stopped and takes no {method}(); make a new pool"
-                )
-            manager = self._manager
-            if manager is None or manager.ended:
-                manager = self._manager = self._start()
-            return manager.take(method, body)
+            manager = self._running_manager()
+            future = manager.take(method, body)
+            if self._stopped:  # by a signal handler, in the middle of this
+                manager.ask_to_stop(0)
+            return future
 
     def stop(self, timeout: float) -> int:
         """Stop, in the order that the module describes; takes at most a second more than the timeout.
@@ -161,11 +158,22 @@ class Pool:
                 return 0
             manager.ask_to_stop(timeout)
         given_up = manager.wait(timeout)
-        with self._lock:  # no one else rings meanwhile
-            manager.hang_up()
-        if self._at_exit is not None:
-            self._at_exit.cancel()
+        with self._lock:  # so that no other thread rings meanwhile
+            if manager.ended:
+                manager.hang_up()
+                if self._at_exit is not None:
+                    self._at_exit.cancel()
         return given_up
+
+    def _running_manager(self) -> Manager:
+        if self._stopped:
+            raise PoolStopped(f"pool `{self._settings.name}` is stopped and takes no calls; make a new one")
+        if self._manager is not None and self._manager.ended:  # it has failed
+            self._manager.hang_up()
+            self._manager = None
+        if self._manager is None:
+            self._manager = self._start()
+        return self._manager
 
     def _start(self) -> Manager:
         try:

@@ -94,7 +94,7 @@ class Call:
 class Calls:
     """The calls of a pool that aren't done: those that wait, in order, and those that workers have.
 
-    put() is for any thread that has the pool's lock, len() for any; the others are for the manager, and
+    put() is for any thread that has the pool's lock, pending for any; the others are for the manager, and
     give_up() for who acts in its place.
     """
 
@@ -106,7 +106,12 @@ class Calls:
             tuple[int, Call]
         ] = []  # a heap of what dead workers had, older than all in the queue
 
-    def __len__(self) -> int:
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    @property
+    def pending(self) -> int:
+        """How many aren't done, counted one by one: a cancelled call stays in the queue for a while."""
         return sum(not call.future.done() for call in tuple(self._open))
 
     @property
@@ -143,8 +148,8 @@ class Calls:
             self._open.discard(call)
         return None
 
-    def close(self, call: Call) -> Call:
-        """Count a call no more; who asks so settles it next.
+    def remove(self, call: Call) -> Call:
+        """Keep a call no more, and give it back, to be settled.
 
         Args:
             call: one that next() gave.

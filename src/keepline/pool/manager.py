@@ -111,9 +111,8 @@ class Manager:
         return self._given_up
 
     def hang_up(self) -> None:
-        """Close the bell if it has ended; the caller sees to it that no other thread rings."""
-        if self.ended:
-            self._bell.close()
+        """Close the bell, after the end; the caller sees to it that no other thread rings."""
+        self._bell.close()
 
     def let_go(self) -> None:
         """Close what a forked child has inherited; the owner keeps its own."""

@@ -1,4 +1,4 @@
-"""A worker process, as its pool sees it: start, give a call, read answers, kill, reap. Nothing here blocks.
+"""A worker process, as its pool sees it: start, give a call, read answers, kill, reap; nothing waits for it.
 
 The process is kept out of the registry of multiprocessing: at the interpreter's exit that joins its children
 without a bound, and sends a SIGTERM to daemonic ones by a pid that may be another's by then. A pidfd is used

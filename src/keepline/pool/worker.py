@@ -112,8 +112,9 @@ def serve(sock: socket.socket, factory: Callable[[], object], owner: int, *, dir
 def _take_over_signals() -> None:
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
-        # A handler that was inherited is the owner's: it would do here what is meant for the owner.
-        if callable(signal.getsignal(number)):
+        # A handler that was inherited is the owner's: it would do here what is meant for the owner. And where
+        # SIGCHLD is ignored, the resident can't learn how programs that it starts have ended.
+        if callable(signal.getsignal(number)) or number == signal.SIGCHLD:
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     for number in _NOT_FOR_WORKERS:

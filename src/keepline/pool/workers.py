@@ -128,7 +128,7 @@ class Workers:
             worker.kill()
 
     def close(self) -> None:
-        """Let go of those that are left, which the kernel couldn't end in time."""
+        """Close what belongs to those that are left, when the manager has failed."""
         for worker in self._workers:
             worker.close()
 
@@ -170,7 +170,7 @@ class Workers:
             worker.be_ready()
             self._failures = 0
         elif call := worker.take_call():
-            self._calls.close(call).answer(kind, body, worker.pid)
+            self._calls.remove(call).answer(kind, body, worker.pid)
         else:
             failure: Failure = pickle.loads(body)  # noqa: S301 - our own worker pickled it
             worker.problem = failure.title
@@ -204,7 +204,7 @@ class Workers:
         self._warn(worker, how, f"{call.method}() is given up")
         name = self._settings.name
         text = f"{call.deaths} workers of pool `{name}` died under {call.method}(), the last by {how}"
-        self._calls.close(call).fail(WorkerCrashed(text))
+        self._calls.remove(call).fail(WorkerCrashed(text))
 
     def _warn(self, worker: WorkerProcess, how: str, then: str) -> None:
         extra = {"pool": self._settings.name, "worker": worker.pid, "ended": how}
@@ -220,5 +220,6 @@ class Workers:
         name, times = self._settings.name, self._failures
         self._failures = 0
         text = f"pool `{name}` can't start a worker, {times} times in a row: {problem}"
-        while call := self._calls.next():
-            self._calls.close(call).fail(PoolError(text))
+        for _ in range(self._calls.waiting):  # not those that come meanwhile
+            if call := self._calls.next():
+                self._calls.remove(call).fail(PoolError(text))

@@ -6,23 +6,27 @@ import atexit
 import logging
 import os
 import threading
+import time
+from concurrent.futures import Future
 from pathlib import Path
 
 from keepline.config import Settings
 from keepline.errors import KeeplineError
 from keepline.outbox.files import OutboxFiles
+from keepline.outbox.status import something_waits
 from keepline.relay.lock import RelayLock
 from keepline.relay.relay import Relay
 
 log = logging.getLogger(__name__)
 
-_EXIT_SECONDS = 10.0
+_WARN_EVERY = 60.0
 
 
 class InlineRelay:
     """The relay of one outbox in this process; made by :meth:`of`.
 
-    When another relay already delivers that outbox, this one does nothing. A forked child makes its own.
+    When another relay already delivers that outbox, this one only looks now and then whether it still does.
+    A forked child makes its own.
 
     Args:
         settings: what to deliver, and where to.
@@ -32,13 +36,16 @@ class InlineRelay:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._left_alone: list[Future[Relay | None]] = []
         self._begin()
 
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._relay: Relay | None = None
+        self._relay: Future[Relay | None] = Future()
+        self._next_look = 0.0
+        self._warned_at = float("-inf")
 
     @classmethod
     def of(cls, settings: Settings) -> InlineRelay:
@@ -50,34 +57,69 @@ class InlineRelay:
         found = cls._made.get(settings.outbox)
         if found is None:
             found = cls._made.setdefault(settings.outbox, cls(settings))
-            atexit.register(found.stop, _EXIT_SECONDS)
+            atexit.register(found.stop, settings.tuning.exit_timeout)
         return found
 
-    def ensure(self) -> None:
-        """See to it that the thread runs; a failure is logged, since the events are safe in the outbox."""
+    def ensure(self, *, now: bool) -> None:
+        """See to it that a relay lives; a failure is logged, since the events are safe in the outbox.
+
+        Args:
+            now: look at once, because another process's relay can have ended.
+        """
         if self._pid != os.getpid():
+            # What the parent's relay holds is the parent's. It is kept, never used or closed: to close its
+            # connections here would end them there.
+            self._left_alone.append(self._relay)
             self._begin()
+        if self._thread is not None and self._thread.is_alive():
+            return
         with self._mutex:
-            if self._thread is not None and self._thread.is_alive():
+            clock = time.monotonic()
+            if not now and clock < self._next_look:
                 return
+            self._next_look = clock + self._settings.tuning.look_every
             try:
                 self._start()
-            except KeeplineError as error:
-                log.warning("keepline can't deliver from this process; events wait in the outbox: %s", error)
+            except Exception as error:
+                self._warn(error)
 
     def _start(self) -> None:
+        if self._thread is not None and self._thread.is_alive():
+            return
         lock = RelayLock.take(OutboxFiles(self._settings.outbox))
         if lock is None:
             return
+        self._relay = Future()
+        # A daemon: stop() waits for it, but nothing may keep the interpreter from ending.
+        thread = threading.Thread(
+            target=self._run, args=(lock, self._relay), name="keepline-relay", daemon=True
+        )
         try:
-            lock.announce(self._settings)
-            self._relay = Relay(self._settings, lock, ends_when_idle=False)
+            thread.start()
         except BaseException:
             lock.release()
             raise
-        # A daemon: stop() waits for it, but nothing may keep the interpreter from ending.
-        self._thread = threading.Thread(target=self._relay.run, name="keepline-relay", daemon=True)
-        self._thread.start()
+        self._thread = thread
+
+    def _run(self, lock: RelayLock, made: Future[Relay | None]) -> None:
+        relay = None
+        try:
+            lock.announce(self._settings)
+            relay = Relay(self._settings, lock, ends_when_idle=False)
+            made.set_result(relay)
+            relay.run()
+        except Exception as error:
+            self._warn(error)
+        finally:
+            lock.release()
+            if relay is None:
+                made.set_result(None)
+
+    def _warn(self, error: Exception) -> None:
+        clock = time.monotonic()
+        if clock - self._warned_at >= _WARN_EVERY:
+            self._warned_at = clock
+            log.warning("keepline can't deliver from this process; events wait in the outbox: %s", error)
 
     def stop(self, timeout: float) -> bool:
         """Deliver what waits, then end the thread; what is left stays in the outbox.
@@ -88,11 +130,26 @@ class InlineRelay:
         Returns:
             whether everything that was appended has ended.
         """
-        if self._pid != os.getpid() or self._relay is None or self._thread is None:
-            return True
-        relay, thread = self._relay, self._thread
-        delivered = relay.wait_idle(timeout)
-        relay.stop()
-        thread.join(self._settings.tuning.stop_timeout + 1.0)
-        self._relay = self._thread = None
+        if self._pid != os.getpid():
+            return True  # A child that has emitted nothing; what the parent emitted is the parent's.
+        if self._thread is None:
+            if not self._something_waits():
+                return True
+            # The one that has delivered so far, in another process, may have ended.
+            self.ensure(now=True)
+        if self._thread is None:
+            return False
+        relay = self._relay.result()
+        delivered = relay is not None and relay.wait_idle(timeout)
+        if relay is not None:
+            relay.stop()
+        self._thread.join(self._settings.tuning.stop_timeout + 1.0)
+        self._next_look = 0.0
         return delivered
+
+    def _something_waits(self) -> bool:
+        try:
+            return something_waits(OutboxFiles(self._settings.outbox))
+        except KeeplineError as error:
+            self._warn(error)
+            return True

@@ -1,4 +1,4 @@
-"""Starting a relay beside a process that appends, and ending one.
+"""Starting a relay beside a process that appends.
 
 The relay is detached: a session of its own, no parent, so that neither the end of the process that started it
 nor the killing of that process's children ends it. Its settings, and the secrets in them, go over a pipe.
@@ -10,22 +10,34 @@ import json
 import logging
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from collections import deque
+from contextlib import ExitStack
+from pathlib import Path
 
+import keepline
 from keepline.config import Settings
-from keepline.errors import ConfigError, OutboxError, RelayError
+from keepline.errors import RelayError
 from keepline.outbox.files import OutboxFiles, open_private, unavailable
-from keepline.relay.lock import RelayInfo, RelayLock, running
+from keepline.relay.ending import stop
+from keepline.relay.lock import RelayLock
+
+__all__ = ["launched", "reap", "start", "stop"]
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = 5.0
-"""Seconds between two looks of one process at whether a relay lives."""
+# The package is found where this process has found it, whatever the new one would look for.
+_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); import keepline; del sys.path[0]; "
+    "from keepline.relay.detach import main; main()"
+)
+_HAND_OVER_SECONDS = 2.0
+LENGTH_BYTES = 8
+"""Of the number that goes before the settings on the pipe, and says how many bytes they have."""
+
+_launched: deque[int] = deque()
 
 
 def start(settings: Settings) -> bool:
@@ -48,141 +60,97 @@ def start(settings: Settings) -> bool:
         return False
     try:
         _spawn(settings, files, lock)
-    finally:
-        # The child has a copy of the lock's file: the lock stays held until it ends or takes its own.
+    except BaseException:
         lock.release()
+        raise
+    lock.hand_over()
     return True
 
 
 def _spawn(settings: Settings, files: OutboxFiles, lock: RelayLock) -> None:
-    text = json.dumps({"settings": json.loads(settings.to_json()), "path": sys.path}).encode()
+    # An entry that isn't absolute means another folder there.
+    path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - resolve() would follow links
+    text = json.dumps({"settings": json.loads(settings.to_json()), "path": path}).encode()
+    # Its end can't be told by the pipe's: a process that was just forked from this one may keep that open.
+    handed = len(text).to_bytes(LENGTH_BYTES, "big") + text
     try:
         output = open_private(files.relay_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     except OSError as error:
         raise unavailable("open", files.relay_log, error) from error
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "keepline.relay", str(files.folder), str(lock.fd)],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            pass_fds=(lock.fd,),
-            start_new_session=True,
-            cwd="/",
-        )
-    except (OSError, ValueError) as error:
-        raise RelayError(
-            f"can't start a relay with {sys.executable}: {error}; events wait in {files.folder}, run "
-            "`keepline relay` to deliver them"
-        ) from error
+        _hand_over(handed, _popen(files, lock, output), files)
     finally:
         os.close(output)
-    assert process.stdin is not None
-    with suppress(OSError), process.stdin:
-        process.stdin.write(text)
-    _leave(process)
 
 
-class _Launched:
-    """Processes that started a relay and end by themselves at once; reaped at the next start or look."""
+def _popen(files: OutboxFiles, lock: RelayLock, output: int) -> int:
+    """Start the process; what is written to the file that is returned comes to its standard input."""
+    root = Path(keepline.__file__).parent.parent
+    command = [sys.executable, "-c", _BOOT, str(root), str(files.folder), str(lock.fd)]
+    with ExitStack() as undo:
+        try:
+            theirs, ours = os.pipe()
+            undo.callback(os.close, ours)
+            with os.fdopen(theirs, "rb") as stdin:
+                process = subprocess.Popen(
+                    command,
+                    stdin=stdin,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(lock.fd,),
+                    start_new_session=True,
+                    cwd="/",
+                )
+        except (OSError, ValueError, TypeError) as error:
+            raise RelayError(
+                f"can't start a relay with {sys.executable or 'no sys.executable'}: {error}; events wait in "
+                f"{files.folder}, run `keepline relay` to deliver them"
+            ) from error
+        undo.pop_all()
+    _launched.append(process.pid)
+    # reap() collects its status, by its number: this object would complain of an end it hasn't seen.
+    process.returncode = 0
+    return ours
 
-    processes: list[subprocess.Popen[bytes]] = []  # noqa: RUF012 - one list a process, on purpose
 
-
-def _leave(process: subprocess.Popen[bytes]) -> None:
-    reap()
-    _Launched.processes.append(process)
+def _hand_over(handed: bytes, pipe: int, files: OutboxFiles) -> None:
+    deadline = time.monotonic() + _HAND_OVER_SECONDS
+    # A pipe takes 64 KB at once. An append must not wait for more than a moment for the rest to be read.
+    os.set_blocking(pipe, False)
+    writable = select.poll()
+    writable.register(pipe, select.POLLOUT)
+    try:
+        while handed:
+            try:
+                handed = handed[os.write(pipe, handed) :]
+            except BlockingIOError:
+                left = deadline - time.monotonic()
+                if left <= 0 or not writable.poll(left * 1000):
+                    raise RelayError(f"the relay of {files.folder} doesn't take its settings") from None
+    except BrokenPipeError:
+        raise RelayError(f"the relay of {files.folder} has ended at once; see {files.relay_log}") from None
+    finally:
+        os.close(pipe)
 
 
 def reap() -> None:
     """Collect the exit statuses of the short-lived processes that :func:`start` began."""
-    _Launched.processes[:] = [one for one in _Launched.processes if one.poll() is None]
-
-
-@dataclass
-class Watch:
-    """Looks now and then whether a relay lives, and starts one; for a process that appends.
-
-    A failure to start one is logged, at a bounded rate: the events are safe in the outbox.
-
-    Args:
-        settings: what to hand over.
-    """
-
-    settings: Settings
-    _next_look: float = 0.0
-    _warned_at: float = -1e9
-
-    def look(self, *, now: bool) -> None:
-        """See to it that a relay lives.
-
-        Args:
-            now: look at once, whenever the last look was.
-        """
-        clock = time.monotonic()
-        if not now and clock < self._next_look:
-            return
-        self._next_look = clock + LOOK_EVERY
-        reap()
+    for _ in range(len(_launched)):
         try:
-            start(self.settings)
-        except (OutboxError, RelayError, ConfigError) as error:
-            if clock - self._warned_at >= 60.0:
-                self._warned_at = clock
-                log.warning("keepline can't start its relay; events wait in the outbox: %s", error)
+            pid = _launched.popleft()
+        except IndexError:
+            return  # Another thread does it.
+        try:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            continue  # Somebody else has collected it, or this process was forked from its parent.
+        if not ended:
+            _launched.append(pid)
+        elif status:
+            code = os.waitstatus_to_exitcode(status)
+            log.warning("keepline's relay could not be started (exit status %d); its log says why", code)
 
 
-def stop(files: OutboxFiles, timeout: float) -> RelayInfo | None:
-    """End the relay of an outbox, if one runs, and wait for its end.
-
-    Args:
-        files: the outbox.
-        timeout: longest wait, seconds.
-
-    Returns:
-        the relay that ended; ``None`` when none ran.
-
-    Raises:
-        RelayError: it hasn't ended in time, or another user's process runs it.
-    """
-    relay = running(files)
-    if relay is None:
-        return None
-    try:
-        ended = _end(files, relay, timeout)
-    except ProcessLookupError:
-        return relay
-    except PermissionError as error:
-        raise RelayError(
-            f"the relay (pid {relay.pid}) belongs to another user; stop it as that user"
-        ) from error
-    if not ended:
-        raise RelayError(
-            f"the relay (pid {relay.pid}) has not ended within {timeout:g} s; end it with kill -9"
-        )
-    return relay
-
-
-def _end(files: OutboxFiles, relay: RelayInfo, timeout: float) -> bool:
-    if not hasattr(os, "pidfd_open"):
-        os.kill(relay.pid, signal.SIGTERM)
-        return _wait_by_looking(files, relay, timeout)
-    pidfd = os.pidfd_open(relay.pid)
-    try:
-        # From here on the number can't come to mean another process; see that it didn't before.
-        if running(files) != relay:
-            return True
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        return bool(select.select([pidfd], [], [], timeout)[0])
-    finally:
-        os.close(pidfd)
-
-
-def _wait_by_looking(files: OutboxFiles, relay: RelayInfo, timeout: float) -> bool:
-    # Only where the system can't wait for a process that isn't a child.
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if running(files) != relay:
-            return True
-        time.sleep(0.05)
-    return False
+def launched() -> bool:
+    """Whether there is anything to :func:`reap`."""
+    return bool(_launched)

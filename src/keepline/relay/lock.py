@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from keepline import __version__
 from keepline.config import Settings
 from keepline.errors import OutboxLocked, RelayError
-from keepline.outbox.files import OutboxFiles, lock, open_private, try_lock, unavailable, unlock
+from keepline.outbox.files import OutboxFiles, lock, try_lock, unavailable, unlock
+from keepline.outbox.owned import OwnedFile
+
+log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
+_INFO_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,7 @@ class RelayInfo:
 
     Args:
         pid: its process.
+        place: where that number means that process; see :func:`this_place`.
         version: of Keepline.
         started_at: s since 1970.
         salt: of the digest.
@@ -30,6 +37,7 @@ class RelayInfo:
     """
 
     pid: int
+    place: str
     version: str
     started_at: float
     salt: str
@@ -40,20 +48,45 @@ class RelayInfo:
         return self.version == __version__ and self.digest == settings.digest(self.salt)
 
 
-class RelayLock:
-    """The lock of an outbox's relay, held.
+def this_place() -> str:
+    """A name for where a process's number means one process: a host, and a container on it."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        namespace = "pid"
+    return f"{os.uname().nodename} {namespace}"
 
-    It can be handed over to a child process with its file; the child has to :meth:`own` it.
+
+class _LockFile(OwnedFile):
+    """The file of a lock that can be left to another process, which has a copy of it."""
+
+    __slots__ = ()
+
+    def leave(self) -> None:
+        """Close it without giving the lock back, which would take it from the other process too."""
+        self._close()
+        self.close()
+
+
+class RelayLock:
+    """The lock of an outbox's relay, held; made by :meth:`take` and :meth:`take_over`.
+
+    A child forked from its holder doesn't have it.
     """
 
-    def __init__(self, files: OutboxFiles, fd: int) -> None:
+    def __init__(self, files: OutboxFiles, file: _LockFile) -> None:
         self._files = files
-        self.fd = fd
+        self._file = file
+
+    @property
+    def fd(self) -> int:
+        """Its file, to hand it to a process that is being started."""
+        return self._file.fd
 
     @property
     def held(self) -> bool:
         """Whether it hasn't been given back."""
-        return self.fd >= 0
+        return not self._file.closed
 
     @classmethod
     def take(cls, files: OutboxFiles) -> RelayLock | None:
@@ -67,57 +100,73 @@ class RelayLock:
         """
         files.create()
         try:
-            fd = open_private(files.relay_lock, os.O_RDWR | os.O_CREAT)
+            file = _LockFile(files.relay_lock, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise unavailable("open", files.relay_lock, error) from error
-        if _lock_of_relay(fd, files):
+        if _lock_of_relay(file, files):
+            taken = cls(files, file)
             # What an earlier relay told of itself must not be taken for this one's word.
-            os.ftruncate(fd, 0)
-            return cls(files, fd)
-        os.close(fd)
+            taken._tell("")
+            return taken
+        file.close()
         return None
 
-    def own(self) -> RelayLock | None:
+    @classmethod
+    def take_over(cls, files: OutboxFiles, fd: int) -> RelayLock | None:
         """Exchange a lock that was handed over for one that no other process has a copy of.
 
-        A process forked from the one that handed it over could have a copy of its file, and would keep it
-        locked beyond this process's end.
+        The process that handed it over, and whatever was forked from it meanwhile, may have a copy of its
+        file, and would keep it locked beyond this process's end.
+
+        Args:
+            files: the outbox.
+            fd: the file that was handed over.
 
         Returns:
             the lock, or ``None`` when another relay was quicker.
+
+        Raises:
+            OutboxUnavailable: its file can't be opened.
         """
-        unlock(self.fd)
-        self.release()
-        return RelayLock.take(self._files)
+        unlock(fd)
+        os.close(fd)
+        return cls.take(files)
 
     def announce(self, settings: Settings) -> None:
-        """Write down which process holds it."""
+        """Write down which process holds it.
+
+        Args:
+            settings: of the relay.
+        """
         salt = secrets.token_hex(8)
-        info = {
-            "pid": os.getpid(),
-            "version": __version__,
-            "started_at": time.time(),
-            "salt": salt,
-            "digest": settings.digest(salt),
-        }
-        os.ftruncate(self.fd, 0)
-        os.pwrite(self.fd, json.dumps(info).encode(), 0)
+        digest = settings.digest(salt)
+        info = RelayInfo(os.getpid(), this_place(), __version__, time.time(), salt, digest)
+        self._tell(json.dumps(asdict(info)))
+
+    def _tell(self, text: str) -> None:
+        try:
+            # Always as long, and in place: once it is there, it can be written on a full disk too.
+            os.pwrite(self._file.fd, text.encode().ljust(_INFO_BYTES), 0)
+        except OSError as error:
+            log.warning("%s", unavailable("write", self._files.relay_lock, error))
+
+    def hand_over(self) -> None:
+        """Let go of it: the process that was started with its file holds it from here on."""
+        self._file.leave()
 
     def release(self) -> None:
-        """Give it back."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """Give it back; once is enough."""
+        self._file.close()
 
 
-def _lock_of_relay(fd: int, files: OutboxFiles) -> bool:
-    if try_lock(fd):
+def _lock_of_relay(file: OwnedFile, files: OutboxFiles) -> bool:
+    if try_lock(file.fd):
         return True
-    if not try_lock(fd, shared=True):
+    if not try_lock(file.fd, shared=True):
         return False
     # Somebody only looks, with a shared lock, and will be gone at once.
     with suppress(OutboxLocked):
-        lock(fd, files.relay_lock, _LOOK_SECONDS)
+        lock(file.fd, files.relay_lock, _LOOK_SECONDS)
         return True
     return False
 
@@ -133,17 +182,17 @@ def running(files: OutboxFiles) -> RelayInfo | None:
         RelayError: a relay holds the lock and hasn't said yet who it is.
     """
     try:
-        fd = open_private(files.relay_lock, os.O_RDONLY)
+        file = OwnedFile(files.relay_lock, os.O_RDONLY)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise unavailable("open", files.relay_lock, error) from error
     try:
-        if try_lock(fd, shared=True):
+        if try_lock(file.fd, shared=True):
             return None
-        text = os.pread(fd, 65536, 0)
+        text = os.pread(file.fd, _INFO_BYTES, 0)
     finally:
-        os.close(fd)
+        file.close()
     with suppress(ValueError, TypeError):
         return RelayInfo(**json.loads(text))
     raise RelayError(f"a relay is just starting in {files.folder}; try again")

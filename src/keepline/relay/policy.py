@@ -47,6 +47,8 @@ def judge(answer: Answer) -> Verdict:
     """
     status = answer.status
     if status is None:
+        if answer.accepted:
+            return Verdict.DELIVERED
         return Verdict.REFUSED if answer.refused else Verdict.OUT
     if 200 <= status < 300:
         return Verdict.DELIVERED
@@ -99,6 +101,10 @@ def retry_after_seconds(text: str, now: float) -> float | None:
     return max(asked, 0.0)
 
 
+LONGEST_DEADLINE = 60.0
+"""Longest deadline that a lane comes to by itself, seconds."""
+
+
 def longer_deadline(deadline: float, configured: float) -> float:
     """The deadline of the next try after one ran out of time, seconds.
 
@@ -112,7 +118,16 @@ def longer_deadline(deadline: float, configured: float) -> float:
     return min(deadline * 2, max(configured, LONGEST_DEADLINE))
 
 
-LONGEST_DEADLINE = 60.0
+def deadline_after(took: float, configured: float) -> float:
+    """The deadline of tries once a destination that was out answers again, seconds.
+
+    Twice what its answer took, so that a slow endpoint isn't cut off again; no less than was configured.
+
+    Args:
+        took: seconds until it answered.
+        configured: the ``timeout`` setting of the destination.
+    """
+    return max(configured, min(took * 2, LONGEST_DEADLINE))
 
 
 def chance() -> float:

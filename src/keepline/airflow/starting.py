@@ -1,0 +1,49 @@
+"""What a scheduler does for the outbox when it starts: a relay for what an earlier one has left there.
+
+Imported only where it is needed: what it imports takes a while, and most of Airflow's processes are tasks.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from keepline.airflow import configuration
+from keepline.config import RelayMode, Settings
+from keepline.errors import RelayError
+from keepline.outbox.files import OutboxFiles
+from keepline.relay.ending import stop
+from keepline.relay.lock import running
+from keepline.transport import Transport, TransportConfig
+
+log = logging.getLogger(__name__)
+
+_STOP_SECONDS = 6.0  # a relay takes up to 5 s to end, unless it is configured otherwise
+
+
+def look_after_relay() -> None:
+    """Start a relay if something waits; replace one that has other settings or is of another version.
+
+    Without this, what an earlier scheduler left would wait for the next event, and a lane that is paused over
+    a wrong key would stay so when the key is right. Takes some ms, or up to 6 s when a relay that is replaced
+    has requests under way.
+
+    Raises:
+        KeeplineError: a setting is wrong, the outbox can't be used, or a relay can't be ended.
+        Exception: what the provider or the client raises for a configuration that can't be read.
+    """
+    settings = configuration.settings()
+    if settings is None or settings.relay is not RelayMode.AUTO:
+        return
+    _end_other_relay(settings)
+    Transport(TransportConfig.from_dict(dict(settings.raw))).wake()
+
+
+def _end_other_relay(settings: Settings) -> None:
+    files = OutboxFiles(settings.outbox)
+    try:
+        relay = running(files)
+    except RelayError:  # it is just starting, with what is configured now
+        return
+    if relay is not None and not relay.serves(settings):
+        log.info("keepline: the relay (pid %d) has other settings and is replaced", relay.pid)
+        stop(files, _STOP_SECONDS)

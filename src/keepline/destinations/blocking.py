@@ -1,0 +1,44 @@
+"""Settings under which the client's transports answer for themselves: when ``emit()`` is done, the event is.
+
+Several of them only queue an event, and would have it marked as delivered before it is. And several try
+again by themselves, for as long as a Retry-After says, where the lane has its own mind about that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from keepline.config import Leg
+
+_ONCE = {"total": 0, "status_forcelist": []}
+_CHANGES: dict[str, dict[str, Any]] = {
+    "http": {"retry": _ONCE},
+    # The same requests with the same settings, one after another.
+    "async_http": {"type": "http", "retry": _ONCE},
+    "datadog": {"retry": _ONCE, "async_transport_rules": {}},
+    "kafka": {"flush": True},
+    "msk-iam": {"flush": True},
+}
+
+
+def blocking(leg: Leg) -> Leg:
+    """A leg that delivers the same, one event after another and once each.
+
+    Args:
+        leg: as configured; transports may be nested in it.
+    """
+    changed = _changed({**leg.params, "type": leg.kind})
+    kind = changed.pop("type")
+    return replace(leg, kind=kind, params=changed)
+
+
+def _changed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        inner = {key: _changed(each) for key, each in value.items()}
+        kind = inner.get("type")
+        return {**inner, **(_CHANGES.get(kind, {}) if isinstance(kind, str) else {})}
+    if isinstance(value, (list, tuple)):
+        return [_changed(each) for each in value]
+    return value

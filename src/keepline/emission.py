@@ -1,0 +1,57 @@
+"""What a process needs to emit to an outbox, once a process however many transports it makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from keepline.config import Settings
+from keepline.event import Event
+from keepline.outbox.files import OutboxFiles
+from keepline.outbox.journal import Producer
+from keepline.relay.watch import Watch
+
+
+class Emission:
+    """Appends to one outbox, and knows who looks after its relay; made by :meth:`of`.
+
+    Args:
+        settings: of the transport that came first.
+    """
+
+    _made: dict[Path, Emission] = {}  # noqa: RUF012 - one an outbox and process, on purpose
+
+    def __init__(self, settings: Settings) -> None:
+        self._files = OutboxFiles(settings.outbox)
+        self._producer = Producer(
+            self._files,
+            segment_bytes=int(settings.tuning.segment_bytes),
+            lock_timeout=settings.tuning.lock_timeout,
+        )
+        self.watch = Watch(settings)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Emission:
+        """The one of this process for an outbox. A forked child goes on with its parent's.
+
+        Args:
+            settings: name the outbox.
+        """
+        found = cls._made.get(settings.outbox)
+        if found is None:
+            found = cls._made.setdefault(settings.outbox, cls(settings))
+        return found
+
+    def append(self, event: Event) -> bool:
+        """Put an event behind all that was appended before; see :meth:`Producer.append`."""
+        return self._producer.append(event)
+
+    def something_waits(self) -> bool:
+        """Whether an event waits to be taken in or delivered.
+
+        Raises:
+            OutboxError: the outbox can't be read.
+        """
+        # Here because it imports SQLite, which an append doesn't need.
+        from keepline.outbox.status import something_waits
+
+        return something_waits(self._files)

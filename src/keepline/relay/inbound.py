@@ -1,0 +1,91 @@
+"""The relay's end of the journal: events are taken into the ledger, and segments that are done deleted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from keepline.outbox.files import OutboxFiles
+from keepline.outbox.ledger import Ledger
+from keepline.outbox.reader import Batch, is_full, read_next, retire, retire_all
+from keepline.outbox.segments import segment_numbers
+from keepline.tuning import Tuning
+
+log = logging.getLogger(__name__)
+
+_BATCH = 500
+
+
+class Inbound:
+    """Takes events in, in the order of appending.
+
+    Args:
+        files: the outbox.
+        ledger: open for writing.
+        tuning: bounds.
+        destinations: ids of those that every event is for.
+    """
+
+    def __init__(
+        self, files: OutboxFiles, ledger: Ledger, tuning: Tuning, destinations: Sequence[int]
+    ) -> None:
+        self._files = files
+        self._ledger = ledger
+        self._tuning = tuning
+        self._destinations = destinations
+
+    def take_in(self) -> bool:
+        """Take in one batch of what was appended, and delete a segment of which it was the last.
+
+        Returns:
+            whether there was any.
+
+        Raises:
+            OutboxError: journal or ledger can't be used; what was taken in stays so.
+        """
+        batch = read_next(self._files, self._ledger.position, limit=_BATCH)
+        if batch is None:
+            # Those that an append was still using when their last event was taken in.
+            for number in segment_numbers(self._files):
+                self._clear(number, self._ledger.position(number))
+            return False
+        self._report(batch)
+        self._ledger.take_in(batch, self._destinations)
+        if not batch.more:
+            self._clear(batch.segment, batch.position)
+        return True
+
+    def _clear(self, number: int, position: int) -> None:
+        full = is_full(self._files, number, self._tuning.segment_bytes)
+        if full and retire(self._files, number, position):
+            self._ledger.forget_segment(number)
+
+    def _report(self, batch: Batch) -> None:
+        for damage in batch.damages:
+            log.error(
+                "skipped %d bytes of segment %d at %d that hold no whole record",
+                damage.end - damage.position,
+                batch.segment,
+                damage.position,
+            )
+
+    def leave(self, let_go: Callable[[], None]) -> bool:
+        """Delete every segment, so that the next append has to open a new one, and looks for a relay.
+
+        Args:
+            let_go: called when they are gone and no append can be made: that append finds what it leaves.
+
+        Returns:
+            whether they are gone; not when something was appended that hasn't been taken in.
+
+        Raises:
+            OutboxError: journal or ledger can't be used.
+        """
+
+        def gone() -> None:
+            self._ledger.forget_segments()
+            let_go()
+
+        # Appends wait while the ledger is closed, which now has little left to do.
+        self._ledger.checkpoint()
+        return retire_all(self._files, self._ledger.position, timeout=self._tuning.lock_timeout, then=gone)

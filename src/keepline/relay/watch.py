@@ -1,0 +1,61 @@
+"""Looking now and then whether a relay lives, for a process that appends."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from keepline.config import Settings
+from keepline.relay.launch import launched, reap, start
+
+log = logging.getLogger(__name__)
+
+_WARN_EVERY = 60.0
+_MOST_PATIENCE = 64
+
+
+class Watch:
+    """Sees to it that a relay lives. Nothing that goes wrong reaches the caller: its events are safe.
+
+    A relay that ended while it had something to do, and so was killed or has failed, is replaced at the next
+    look. Looks become rarer while each finds the relay gone again, so that one that can't live costs little.
+
+    Args:
+        settings: what to hand over.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._next_look = 0.0
+        self._warned_at = float("-inf")
+        self._patience = 1
+
+    def look(self, *, now: bool) -> None:
+        """Start a relay if none lives and it is time to look.
+
+        Args:
+            now: look at once, because a relay can have ended of its own accord.
+        """
+        if launched():
+            reap()
+        clock = time.monotonic()
+        if not now and clock < self._next_look:
+            return
+        self._next_look = clock + self._settings.tuning.look_every * self._patience
+        try:
+            started = start(self._settings)
+        except Exception as error:
+            self._warn(clock, "keepline can't start its relay; events wait in the outbox: %s", error)
+            return
+        if not started or now:
+            self._patience = 1
+            return
+        self._patience = min(self._patience * 2, _MOST_PATIENCE)
+        if self._patience > 2:
+            log_file = self._settings.outbox / "relay.log"
+            self._warn(clock, "keepline's relay has ended again and was started anew; %s says why", log_file)
+
+    def _warn(self, clock: float, message: str, subject: object) -> None:
+        if clock - self._warned_at >= _WARN_EVERY:
+            self._warned_at = clock
+            log.warning(message, subject)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.integration.airflow_support import KEEPLINE, Airflow, airflow
+
+from keepline.demo.destination import RecordingDestination
+
+__all__ = ["airflow"]
+
+ROUNDS = 10
+EVENTS = 5 * ROUNDS
+
+
+@pytest.fixture
+def destination() -> Iterator[RecordingDestination]:
+    with RecordingDestination() as one:
+        yield one
+
+
+def http(destination: RecordingDestination) -> dict[str, Any]:
+    return {"type": "http", "url": destination.url, "endpoint": "http"}
+
+
+def datadog(destination: RecordingDestination) -> dict[str, Any]:
+    return {"type": "datadog", "site": destination.url, "apiKey": "key"}
+
+
+TRANSPORTS = {
+    "keepline": lambda to: {"type": KEEPLINE, "transports": {"trove": http(to), "dog": datadog(to)}},
+    "composite": lambda to: {"type": "composite", "transports": {"trove": http(to), "dog": datadog(to)}},
+    "datadog": datadog,
+    "http": http,
+}
+
+
+@pytest.mark.parametrize("kind", TRANSPORTS)
+def test_a_pool_worker_has_one_client_for_life(
+    airflow: Airflow, destination: RecordingDestination, kind: str
+):
+    airflow.transport(TRANSPORTS[kind](destination))
+    outcome = airflow.script("events", ROUNDS, "run-0000")
+    found = outcome.result
+
+    assert (found["events"], found["errors"]) == (EVENTS, [])
+    assert found["workers"] == [{"adapter": 1, "client": 1, "close": 1}]
+    asynchronous = kind in ("composite", "datadog")  # up to client 1.53 the datadog transport has a thread
+    assert found["threads"][0] in ((1, 2) if asynchronous else (1,))
+    assert found["alive"] == []
+    legs = 2 if kind in ("keepline", "composite") else 1
+    destination.wait_for(lambda it: len(it.events) == legs * EVENTS, 30)
+    assert not outcome.lines("Traceback")
+
+
+def events_of_five_hooks(airflow: Airflow, to: RecordingDestination) -> list[dict[str, Any]]:
+    to.clear()
+    outcome = airflow.script("events", 1, "run-0001")
+    to.wait_for(lambda it: len(it.events) == 5, 30)
+    assert outcome.result["errors"] == []
+    # A relay keeps the order of each run, and no more.
+    return sorted(map(without_times, to.events), key=lambda event: event["run"]["runId"])
+
+
+def without_times(event: dict[str, Any]) -> dict[str, Any]:
+    if event["job"]["facets"]["jobType"]["jobType"] == "TASK":  # changed by hand, just now
+        event.pop("eventTime")
+    return event
+
+
+@pytest.mark.parametrize("through", ["http", "keepline"])
+def test_events_equal_those_of_the_providers_own_pool(
+    airflow: Airflow, destination: RecordingDestination, through: str
+):
+    airflow.transport(http(destination))
+    airflow.env["AIRFLOW__KEEPLINE__DISABLED"] = "True"
+    expected = events_of_five_hooks(airflow, destination)
+
+    one = http(destination)
+    airflow.transport(one if through == "http" else {"type": KEEPLINE, "transports": {"one": one}})
+    airflow.env["AIRFLOW__KEEPLINE__DISABLED"] = "False"
+    assert events_of_five_hooks(airflow, destination) == expected

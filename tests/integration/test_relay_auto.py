@@ -1,0 +1,381 @@
+"""``relay: auto``: whoever appends first starts one relay; it lives apart, ends when idle, comes again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.support_relay import (
+    EMITTER,
+    Process,
+    account,
+    all_once,
+    all_there,
+    client,
+    kill,
+    leg,
+    names_in,
+    relay_of,
+    run_event,
+    settled,
+    status,
+    transport,
+    until,
+)
+
+from keepline.demo.destination import RecordingDestination
+
+pytestmark = [pytest.mark.usefixtures("environment"), pytest.mark.timeout(120)]
+
+Start = Callable[..., Process]
+
+
+def emitter(process: Start, outbox: Path, destination: RecordingDestination, **keys: object) -> Process:
+    """A process with a client, told what to emit."""
+    settings = transport(outbox, {"a": leg(destination)}, **keys)
+    return process(EMITTER, OPENLINEAGE__TRANSPORT=json.dumps(settings))
+
+
+def emit(one: Process, first: int, count: int) -> list[str]:
+    one.tell(f"{first} {count}")
+    one.said(f"done {first}")
+    return [str(number) for number in range(first, first + count)]
+
+
+def deliverers(outbox: Path) -> list[int]:
+    """The processes that have an outbox's ledger open."""
+    found = []
+    for one in psutil.process_iter():
+        try:
+            if any(Path(file.path) == outbox / "ledger.db" for file in one.open_files()):
+                found.append(one.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+def relay_pid(outbox: Path) -> int:
+    found = until(lambda: relay_of(outbox))
+    return found.pid
+
+
+# Starting
+
+
+def test_of_16_processes_that_append_first_one_starts_the_relay_and_each_event_arrives_once(
+    process: Start, outbox: Path, destination: RecordingDestination
+) -> None:
+    emitters = [emitter(process, outbox, destination) for _ in range(16)]
+    for one in emitters:
+        one.said("ready")
+    for number, one in enumerate(emitters):
+        one.tell(f"{number * 100} 20")
+    for number, one in enumerate(emitters):
+        one.said(f"done {number * 100}")
+    expected = [str(number * 100 + each) for number in range(16) for each in range(20)]
+    until(lambda: settled(outbox))
+    assert all_once(destination, expected)
+    assert deliverers(outbox) == [relay_pid(outbox)]
+    # Nobody else was started and lost the race: the log tells of one process.
+    assert (outbox / "relay.log").read_text().count("delivers to ['a']") == 1
+
+
+def test_a_relay_has_no_parent_among_us_and_a_session_of_its_own(
+    process: Start, outbox: Path, destination: RecordingDestination
+) -> None:
+    starter = emitter(process, outbox, destination)
+    emit(starter, 0, 1)
+    relay = psutil.Process(relay_pid(outbox))
+    until(lambda: relay.ppid() != starter.pid)
+    assert relay.pid not in {one.pid for one in psutil.Process(starter.pid).children(recursive=True)}
+    assert os.getsid(relay.pid) != os.getsid(starter.pid)
+    assert os.getpgid(relay.pid) not in (os.getpgid(starter.pid), os.getpgid(0))
+    assert relay.cwd() == "/"
+    assert relay.terminal() is None
+
+
+def test_the_relay_outlives_its_starter_the_starter_s_children_and_its_process_group(
+    process: Start, outbox: Path, destination: RecordingDestination
+) -> None:
+    destination.down()
+    starter = process(
+        "import os, sys\nos.setsid()\nfrom tests.support_relay import emit_as_told\nemit_as_told()",
+        OPENLINEAGE__TRANSPORT=json.dumps(transport(outbox, {"a": leg(destination)})),
+    )
+    names = emit(starter, 0, 10)
+    pid = relay_pid(outbox)
+    until(lambda: pid not in {one.pid for one in psutil.Process(starter.pid).children(recursive=True)})
+    for one in psutil.Process(starter.pid).children(recursive=True):
+        one.kill()
+    os.killpg(starter.pid, signal.SIGKILL)
+    assert starter.end() == -signal.SIGKILL
+    destination.up()
+    until(lambda: settled(outbox))
+    assert all_once(destination, names)
+    assert relay_pid(outbox) == pid
+
+
+def test_no_zombie_is_left_in_the_starter(
+    process: Start, outbox: Path, destination: RecordingDestination
+) -> None:
+    starter = emitter(process, outbox, destination)
+    emit(starter, 0, 1)
+    relay_pid(outbox)
+    emitted = 1
+
+    def no_children() -> bool:
+        nonlocal emitted
+        emit(starter, emitted, 1)
+        emitted += 1
+        return not psutil.Process(starter.pid).children()
+
+    until(no_children)
+
+
+def test_a_starter_that_ends_at_once_leaves_no_warning(
+    process: Start, outbox: Path, destination: RecordingDestination
+) -> None:
+    settings = json.dumps(transport(outbox, {"a": leg(destination)}))
+    one = process(
+        "import warnings; warnings.simplefilter('error')\n"
+        "from tests.support_relay import OpenLineageClient, run_event\n"
+        "OpenLineageClient().emit(run_event('one'))",
+        OPENLINEAGE__TRANSPORT=settings,
+        PYTHONDEVMODE="1",
+    )
+    assert one.end() == 0
+    assert "ResourceWarning" not in one.output
+    until(lambda: all_once(destination, ["one"]))
+
+
+def test_a_relay_that_can_t_begin_leaves_the_events_and_says_why(
+    process: Start, outbox: Path, destination: RecordingDestination
+) -> None:
+    # A transport that the starter has and the relay hasn't: made up in the starter's memory.
+    settings = transport(outbox, {"a": {"type": "made_up.Here"}})
+    one = process(
+        "import sys, types\n"
+        "from openlineage.client.transport.transport import Transport\n"
+        "made_up = sys.modules['made_up'] = types.ModuleType('made_up')\n"
+        "made_up.Here = type('Here', (Transport,), {})\n" + EMITTER,
+        OPENLINEAGE__TRANSPORT=json.dumps(settings),
+    )
+    emit(one, 0, 3)
+    log = outbox / "relay.log"
+    until(lambda: "events wait in the outbox" in log.read_text())
+    assert "Failed to import made_up.Here" in log.read_text()
+    until(lambda: relay_of(outbox) is None)
+    assert status(outbox).waiting == 3
+
+
+def test_looks_for_a_relay_that_can_t_live_become_rare_and_are_told_of(
+    outbox: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from keepline.config import Settings
+    from keepline.relay import watch
+
+    started: list[float] = []
+    monkeypatch.setattr(watch, "start", lambda settings: not started.append(clock))
+    monkeypatch.setattr(watch.time, "monotonic", lambda: clock)
+    settings = Settings.from_dict(transport(outbox, {"a": leg("http://127.0.0.1:1")}, look_every=5))
+    watching = watch.Watch(settings)
+    clock = 1000.0
+    watching.look(now=True)
+    for _ in range(10_000):
+        clock += 0.1
+        watching.look(now=False)
+    gaps = [round(later - earlier) for earlier, later in zip(started, started[1:], strict=False)]
+    assert gaps == [5, 10, 20, 40, 80, 160, 320, 320]
+    assert "has ended again and was started anew" in caplog.text
+    assert str(outbox / "relay.log") in caplog.text
+
+
+# Being killed
+
+
+def test_a_killed_relay_is_replaced_at_a_next_append_and_nothing_is_lost(
+    process: Start, outbox: Path, destination: RecordingDestination
+) -> None:
+    destination.answer(201, delay=0.05)
+    one = emitter(process, outbox, destination)
+    names = emit(one, 0, 40)
+    for first in (100, 200, 300):
+        pid = relay_pid(outbox)
+        destination.wait_for(lambda d: d.in_flight > 0, 30)
+        kill(pid)
+        names += emit(one, first, 20)
+        emitted = first + 20
+
+        def replaced(pid: int = pid) -> bool:
+            nonlocal emitted
+            names.extend(emit(one, emitted, 1))
+            emitted += 1
+            found = relay_of(outbox)
+            return found is not None and found.pid != pid
+
+        until(replaced)
+    until(lambda: settled(outbox))
+    assert all_there(destination, names)
+    # Twice is only what was under way: so many for each relay that was killed.
+    assert len(names_in(destination)) <= len(names) + 3 * 4
+    assert account(outbox) == {"delivered": len(names), "dead": 0, "pending": 0}
+
+
+def test_a_relay_killed_between_an_answer_and_its_mark_repeats_no_more_than_was_under_way(
+    process: Start, outbox: Path, destination: RecordingDestination
+) -> None:
+    one = emitter(process, outbox, destination)
+    names = emit(one, 0, 400)
+    chance = random.Random(3)
+    first, kills = 1000, 0
+    while kills < 10:
+        found = until(lambda: relay_of(outbox))
+        wanted = len(destination.received) + chance.randrange(1, 25)
+        until(lambda: len(destination.received) >= wanted or settled(outbox))  # noqa: B023 - waited for here
+        if settled(outbox):
+            names += emit(one, first, 400)
+            first += 400
+            continue
+        kill(found.pid)
+        kills += 1
+        pid = found.pid
+
+        def replaced() -> bool:
+            nonlocal first
+            names.extend(emit(one, first, 1))
+            first += 1
+            now = relay_of(outbox)
+            return now is not None and now.pid != pid  # noqa: B023 - waited for here
+
+        until(replaced)
+    until(lambda: settled(outbox))
+    assert all_there(destination, names)
+    # Four connections; what they had answered and what one turn of the loop takes for the mark.
+    assert len(names_in(destination)) - len(names) <= kills * 4
+    assert account(outbox) == {"delivered": len(names), "dead": 0, "pending": 0}
+
+
+# Ending when idle
+
+
+def test_an_idle_relay_ends_and_an_append_of_the_same_process_starts_another(
+    process: Start, outbox: Path, destination: RecordingDestination
+) -> None:
+    one = emitter(process, outbox, destination, relay_idle=0.1, look_every=3600)
+    names: list[str] = []
+    for turn in range(3):
+        names += emit(one, turn * 10, 5)
+        until(lambda: all_once(destination, names))
+        until(lambda: relay_of(outbox) is None)
+        assert list((outbox / "journal").iterdir()) == []
+    assert (outbox / "relay.log").read_text().count("nothing left to deliver") == 3
+
+
+def test_an_idle_relay_ends_and_an_append_of_another_process_starts_another(
+    process: Start, outbox: Path, destination: RecordingDestination
+) -> None:
+    emitters = [emitter(process, outbox, destination, relay_idle=0.1, look_every=3600) for _ in range(2)]
+    names = emit(emitters[0], 0, 5)
+    until(lambda: relay_of(outbox) is None and all_once(destination, names))
+    for first in (10, 20):
+        for number, one in enumerate(emitters):
+            names += emit(one, first + 5 * number, 5)
+            until(lambda: all_once(destination, names))
+            until(lambda: relay_of(outbox) is None)
+
+
+def test_a_relay_does_not_end_while_something_waits(
+    process: Start, outbox: Path, destination: RecordingDestination
+) -> None:
+    destination.down()
+    one = emitter(process, outbox, destination, relay_idle=0.05)
+    names = emit(one, 0, 3)
+    pid = relay_pid(outbox)
+    until(lambda: status(outbox).destinations and status(outbox).destinations[0].state == "out")
+    seen = len((outbox / "relay.log").read_text())
+    end = time.monotonic() + 0.5  # ten times as long as an idle relay would stay
+    while time.monotonic() < end:
+        assert relay_pid(outbox) == pid
+    assert len((outbox / "relay.log").read_text()) == seen
+    destination.up()
+    until(lambda: all_once(destination, names))
+
+
+def test_no_event_is_left_behind_however_an_append_meets_the_end_of_an_idle_relay(
+    outbox: Path, destination: RecordingDestination, process: Start
+) -> None:
+    # Three processes append at random moments around the end of a relay that hardly waits; no look but the
+    # one that the end of a relay calls for ever happens.
+    rounds = 70
+    code = (
+        "import random, sys, time\n"
+        "from tests.support_relay import OpenLineageClient, run_event\n"
+        "chance, base = random.Random(int(sys.argv[1])), int(sys.argv[1])\n"
+        "c = OpenLineageClient()\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        f"for number in range({rounds}):\n"
+        "    c.emit(run_event(f'{base}-{number}', run=base * 1000 + number))\n"
+        "    time.sleep(chance.uniform(0, 0.12))\n"
+        "print('done', flush=True)\n"
+    )
+    settings = transport(outbox, {"a": leg(destination)}, relay_idle=0.005, look_every=3600)
+    emitters = [process(code, base, OPENLINEAGE__TRANSPORT=json.dumps(settings)) for base in range(3)]
+    for one in emitters:
+        one.said("ready")
+    for one in emitters:
+        one.tell("go")
+    for one in emitters:
+        one.said("done")
+    expected = [f"{base}-{number}" for base in range(3) for number in range(rounds)]
+    until(lambda: len(names_in(destination)) >= len(expected))
+    assert all_once(destination, expected)
+    until(lambda: relay_of(outbox) is None)
+    ends = (outbox / "relay.log").read_text().count("nothing left to deliver")
+    assert ends >= 3, "no relay came to its end, so nothing was tried"
+
+
+def test_no_event_is_left_behind_by_relays_that_end_in_this_process_at_random_moments(
+    outbox: Path, destination: RecordingDestination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same meeting, many times over: the relay is a thread here, and starts in no time."""
+    from keepline.config import Settings
+    from keepline.outbox.files import OutboxFiles
+    from keepline.relay import watch
+    from keepline.relay.lock import RelayLock
+    from keepline.relay.relay import Relay
+
+    relays: list[threading.Thread] = []
+
+    def start(settings: Settings) -> bool:
+        lock = RelayLock.take(OutboxFiles(settings.outbox))
+        if lock is None:
+            return False
+        relay = Relay(settings, lock, ends_when_idle=True)
+        relays.append(threading.Thread(target=relay.run))
+        relays[-1].start()
+        return True
+
+    monkeypatch.setattr(watch, "start", start)
+    emitting = client(outbox, {"a": leg(destination)}, relay_idle=0.001, look_every=3600)
+    chance = random.Random(11)
+    names = []
+    for number in range(300):
+        names.append(str(number))
+        emitting.emit(run_event(str(number), run=number))
+        end = time.monotonic() + chance.uniform(0, 0.02)
+        while time.monotonic() < end:
+            pass
+    until(lambda: len(names_in(destination)) >= len(names))
+    for one in relays:
+        one.join(30)
+    assert all_once(destination, names)
+    assert len(relays) >= 30
