@@ -10,7 +10,7 @@
     │   ├── OutboxLocked       a lock was held longer than the bound
     │   └── OutboxDamaged      what it holds can't be read
     ├── RelayError             the relay can't be started, stopped or reached
-    ├── DeliveryError          a destination can't be built
+    ├── SandboxError           the demo's Airflow doesn't do what was asked (keepline.demo.airflow_home)
     └── PoolError              a call to a pool can't be carried out
         ├── PoolStopped        the pool has been stopped
         ├── WorkerCrashed      the call's workers died under it, as often as is allowed
@@ -62,10 +62,6 @@ class OutboxDamaged(OutboxError):
 
 class RelayError(KeeplineError):
     """The relay can't be started, stopped or reached."""
-
-
-class DeliveryError(KeeplineError):
-    """A destination can't be built from its settings."""
 
 
 class PoolError(KeeplineError):

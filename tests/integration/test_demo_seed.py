@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from keepline.demo import seed
-from keepline.demo.footprint import cpu_seconds
+from keepline.demo.processes import cpu_seconds
 from keepline.demo.seed_process import SeedProcess
 from keepline.errors import KeeplineError
 
@@ -49,14 +49,14 @@ def test_a_client_for_each_event_adds_up_and_keepline_does_not():
     assert all(process["cut_short"] is None for process in processes)
     for process in clients:
         assert [row["clients"] for row in process["rows"]] == [0, 2, 5]
-        assert [row["footprint"]["connections"] for row in process["rows"]] == [0, 4, 10]
-    assert [row["footprint"]["threads"] for row in clients[-1]["rows"]] == [1, 3, 6]
+        assert [row["connections"] for row in process["rows"]] == [0, 4, 10]
+    assert [row["threads"] for row in clients[-1]["rows"]] == [1, 3, 6]
     assert [row["events"] for row in emitting["rows"]] == [0, 2, 5]
     assert [row["clients"] for row in emitting["rows"]] == [1, 1, 1]
-    assert [row["footprint"]["connections"] for row in emitting["rows"]] == [0, 0, 0]
-    assert [row["footprint"]["threads"] for row in emitting["rows"]] == [1, 1, 1]
+    assert [row["connections"] for row in emitting["rows"]] == [0, 0, 0]
+    assert [row["threads"] for row in emitting["rows"]] == [1, 1, 1]
     assert [row["events"] for row in relay["rows"]] == [2, 5]
-    assert all(2 <= row["footprint"]["connections"] <= 8 for row in relay["rows"])
+    assert all(2 <= row["connections"] <= 8 for row in relay["rows"])
 
 
 def test_people_see_a_table_with_a_line_for_each_measurement():
@@ -130,7 +130,7 @@ def test_ctrl_c_leaves_nothing_behind(monkeypatch, client_per_event, step):
         run(as_json=True)
 
 
-def test_a_system_without_proc_is_told_so(monkeypatch, tmp_path_factory):
-    monkeypatch.setattr(seed, "PROC", tmp_path_factory.mktemp("empty"))
+def test_a_system_other_than_linux_is_told_so(monkeypatch):
+    monkeypatch.setattr(seed.sys, "platform", "darwin")
     with pytest.raises(KeeplineError, match="run it on Linux"):
         run(as_json=False)

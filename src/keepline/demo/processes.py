@@ -67,25 +67,33 @@ def cpu_percent(pids: Iterable[int], seconds: float) -> dict[int, float]:
 
     Args:
         pids: the processes.
-        seconds: how long to measure. The system counts in ticks of 0.01 s, so 30 s resolve 0.03 %.
+        seconds: how long to measure.
 
     Returns:
         Percent of one core, by pid, of those that lived to the end.
 
     """
-    before = {pid: used for pid in pids if (used := _cpu_seconds(pid)) is not None}
+    before = {pid: cpu_seconds(pid) for pid in pids}
     began = time.monotonic()
     time.sleep(seconds)
-    after = {pid: used for pid in before if (used := _cpu_seconds(pid)) is not None}
+    after = {}
+    for pid in before:
+        with contextlib.suppress(OSError):
+            after[pid] = cpu_seconds(pid)
     elapsed = time.monotonic() - began
     return {pid: 100 * (used - before[pid]) / elapsed for pid, used in after.items()}
 
 
-def _cpu_seconds(pid: int) -> float | None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        times = psutil.Process(pid).cpu_times()
-        return float(times.user + times.system)
-    return None
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds that all threads of a process have used: what its own ``time.process_time()`` would say.
+
+    Linux only.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    # What clock_getcpuclockid(3) gives for a process, which Python has for threads only.
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def alive(process: psutil.Process) -> bool:

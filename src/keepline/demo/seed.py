@@ -7,6 +7,7 @@ process in it is fresh, so that none disturbs another; the destinations are here
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.progress import Progress
 
 from keepline.demo.destination import RecordingDestination
-from keepline.demo.footprint import PROC, Footprint, cpu_seconds, footprint
+from keepline.demo.processes import cost, cpu_seconds
 from keepline.demo.seed_process import SeedProcess
 from keepline.demo.seed_report import Row, Story, document, table
 from keepline.errors import KeeplineError, RelayError
@@ -46,10 +48,10 @@ def run_seed(console: Console, *, as_json: bool = False) -> int:
         0, or 1 when a part of it couldn't be measured; what is shown says why.
 
     Raises:
-        KeeplineError: this system has no ``/proc``.
+        KeeplineError: this system isn't Linux.
     """
-    if not (PROC / "self" / "status").exists():
-        raise KeeplineError("keepline demo --seed can't measure processes without /proc; run it on Linux")
+    if sys.platform != "linux":
+        raise KeeplineError("keepline demo --seed measures processes as only Linux lets it; run it there")
     with Progress(console=console, transient=True, disable=as_json) as progress:
         task = progress.add_task("processes start", total=3 * len(STEPS))
 
@@ -81,15 +83,15 @@ def _client_per_event(
         transport = {"type": "composite", "transports": stage.transports(rules)}
         with SeedProcess(stage.folder, transport, client_per_event=True) as process:
             for events in stage.steps(process, story, advance):
-                [(percent, taken)] = stage.measure(process, [process.pid])
-                story.rows.append(Row(events, events, percent, taken))
+                [taken] = stage.measure(process, [process.pid])
+                story.rows.append(Row(events, events, *taken))
     return story
 
 
 def _threads_are_lazy(story: Story) -> bool:
     # In client 1.47.1 each datadog transport starts its thread at once, whatever its rules say; in 1.54.0 it
     # starts it for the first event that the rules send to it.
-    return all(row.footprint.threads <= row.clients for row in story.rows if row.clients)
+    return all(row.threads <= row.clients for row in story.rows if row.clients)
 
 
 def _keepline(deadline: float, advance: Callable[[str], None]) -> list[Story]:
@@ -108,8 +110,8 @@ def _keepline(deadline: float, advance: Callable[[str], None]) -> list[Story]:
                 info = running(files)
                 pids = [process.pid] if info is None else [process.pid, info.pid]
                 measured = stage.measure(process, pids)
-                for story, (percent, taken) in zip((emitting, relay), measured, strict=False):
-                    story.rows.append(Row(events, int(story is emitting), percent, taken))
+                for story, taken in zip((emitting, relay), measured, strict=False):
+                    story.rows.append(Row(events, int(story is emitting), *taken))
     return [emitting, relay]
 
 
@@ -117,7 +119,7 @@ def _keepline(deadline: float, advance: Callable[[str], None]) -> list[Story]:
 def _told_if_cut_short(story: Story) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, KeeplineError) as error:
+    except (OSError, EOFError, KeeplineError, psutil.Error) as error:
         story.cut_short = str(error)
 
 
@@ -162,14 +164,24 @@ class _Stage:
             yield events
             advance(story.process)
 
-    def measure(self, process: SeedProcess, pids: list[int]) -> list[tuple[float, Footprint]]:
-        """Idle CPU in percent, and what is taken, of each of some processes, over the same time."""
+    def measure(self, process: SeedProcess, pids: list[int]) -> list[tuple[float, int, int, float, int]]:
+        """Idle CPU in percent, threads, files, memory and connections of processes, over the same time."""
         ports = [int(one.url.rpartition(":")[2]) for one in (self.local, self.datadog)]
         clock, before = time.perf_counter(), [cpu_seconds(pid) for pid in pids]
         process.stay_idle(IDLE_SECONDS)
         took = time.perf_counter() - clock
         used = [cpu_seconds(pid) - cpu for pid, cpu in zip(pids, before, strict=True)]
-        return [(100 * cpu / took, footprint(pid, ports)) for pid, cpu in zip(pids, used, strict=True)]
+        held = [cost(pid) for pid in pids]
+        return [
+            (
+                100 * cpu / took,
+                one.threads,
+                one.fds,
+                one.rss,
+                sum(one.connections.get(port, 0) for port in ports),
+            )
+            for cpu, one in zip(used, held, strict=True)
+        ]
 
     def _left(self) -> float:
         return max(0.0, self.deadline - time.monotonic())

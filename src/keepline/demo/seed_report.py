@@ -12,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from keepline import __version__
-from keepline.demo.footprint import Footprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +22,19 @@ class Row:
         events: how many.
         clients: that the process has made.
         idle_cpu_percent: of one core, over some seconds in which nobody asked anything of it.
-        footprint: at the end of them.
+        threads: at the end of them.
+        open_files: file descriptors, sockets included.
+        rss_mb: resident memory, MB of 10^6 bytes.
+        connections: established ones to the destinations.
     """
 
     events: int
     clients: int
     idle_cpu_percent: float
-    footprint: Footprint
+    threads: int
+    open_files: int
+    rss_mb: float
+    connections: int
 
 
 @dataclass(slots=True)
@@ -86,11 +91,10 @@ def table(stories: list[Story], idle_seconds: float) -> Table:
         shown.add_column(heading, justify="right")
     for story in stories:
         for row in story.rows:
-            taken = row.footprint
             shown.add_row(
                 escape(story.process) if row is story.rows[0] else "",
-                *map(str, (row.events, row.clients, taken.threads, f"{row.idle_cpu_percent:.1f}")),
-                *map(str, (taken.open_files, f"{taken.rss_mb:.0f}", taken.connections)),
+                *map(str, (row.events, row.clients, row.threads, f"{row.idle_cpu_percent:.1f}")),
+                *map(str, (row.open_files, f"{row.rss_mb:.0f}", row.connections)),
             )
         shown.add_section()
     return shown

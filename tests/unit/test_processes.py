@@ -5,10 +5,11 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from keepline.demo.destination import RecordingDestination
-from keepline.demo.footprint import cpu_seconds, footprint
+from keepline.demo.processes import cost, cpu_seconds
 
 SOON = 10
 
@@ -23,23 +24,23 @@ sys.stdin.read()
 """
 
 
-def test_a_footprint_counts_threads_files_memory_and_connections_to_the_ports_asked_for():
+def test_a_cost_counts_threads_files_memory_and_connections_by_port():
     with RecordingDestination() as one, RecordingDestination() as other:
         ports = [int(destination.url.rpartition(":")[2]) for destination in (one, one, other)]
         command = [sys.executable, "-c", HOLDER, *map(str, ports)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"ready\n"
-            taken = footprint(holder.pid, ports[:1])
-            assert footprint(holder.pid, ports).connections == 3
+            taken = cost(holder.pid)
+            assert taken.connections == {ports[0]: 2, ports[2]: 1}
             one.down()
-            assert footprint(holder.pid, ports).connections == 1
+            assert cost(holder.pid).connections == {ports[2]: 1}
             holder.kill()
 
     assert taken.threads == 4
-    assert taken.open_files == 3 + 7 + 3
-    assert taken.connections == 2
-    assert 3 < taken.rss_mb < 100
+    assert taken.fds == 3 + 7 + 3
+    assert 3 < taken.rss < 100
+    assert 0 < taken.uss <= taken.rss
 
 
 def test_cpu_seconds_are_what_the_process_itself_would_say():
@@ -50,10 +51,8 @@ def test_cpu_seconds_are_what_the_process_itself_would_say():
 
 def test_a_process_that_is_gone_has_neither():
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)
-        with pytest.raises(ProcessLookupError, match="has ended and is only waited for"):
-            footprint(gone.pid, [])
-    with pytest.raises(OSError, match=r"."):
-        footprint(gone.pid, [])
+        pass
+    with pytest.raises(psutil.NoSuchProcess):
+        cost(gone.pid)
     with pytest.raises(OSError, match=r"."):
         cpu_seconds(gone.pid)
