@@ -132,5 +132,5 @@ def test_ctrl_c_leaves_nothing_behind(monkeypatch, client_per_event, step):
 
 def test_a_system_other_than_linux_is_told_so(monkeypatch):
     monkeypatch.setattr(seed.sys, "platform", "darwin")
-    with pytest.raises(KeeplineError, match="run it on Linux"):
+    with pytest.raises(KeeplineError, match="only Linux lets it"):
         run(as_json=False)
