@@ -154,7 +154,7 @@ def _print(console: Console, outcome: Any, versions: dict[str, str], runs: int, 
         "[green]nothing was lost[/green]" if outcome.good else "[red]NOT everything arrived in order[/red]"
     )
     console.print(
-        f"{verdict}; the scheduler ended {outcome.stopped_in:.1f} s after SIGTERM with {outcome.waited} deliveries "
-        f"waiting; {', '.join(f'{n} {v}' for n, v in versions.items())}; {seconds:.0f} s in all",
+        f"{verdict}; the scheduler ended {outcome.stopped_in:.1f} s after SIGTERM with {outcome.waited} "
+        f"deliveries waiting; {', '.join(f'{n} {v}' for n, v in versions.items())}; {seconds:.0f} s in all",
         highlight=False,
     )
