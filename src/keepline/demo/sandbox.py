@@ -154,11 +154,12 @@ class Sandbox(AirflowHome):
     def pool_workers(self) -> list[psutil.Process]:
         """Give the workers of the OpenLineage listener's pool, upstream's or Keepline's.
 
-        They are the scheduler's children that bear its own title: the executor's have titles of their own.
+        Forked ones are the scheduler's children that bear its own title, since the executor's have titles of
+        their own; one that Keepline started in place of a dead one runs its pool's module.
         """
         scheduler = self._running_scheduler()
         title = scheduler.cmdline()
-        return [one for one in scheduler.children() if processes.alive(one) and one.cmdline() == title]
+        return [one for one in scheduler.children() if processes.alive(one) and _is_pool_worker(one, title)]
 
     def close(self) -> None:
         """End every process that came from this sandbox, a relay too. May be called again.
@@ -195,3 +196,8 @@ class Sandbox(AirflowHome):
     def _still_there(self, process: psutil.Popen, name: str) -> None:
         if (status := process.poll()) is not None:
             raise SandboxError(f"the {name} has ended with {status}\n{self.log(name)}")
+
+
+def _is_pool_worker(process: psutil.Process, title: list[str]) -> bool:
+    command: list[str] = process.cmdline()
+    return command == title or any("keepline.pool." in part for part in command)
