@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from keepline.event import Event
+from keepline.outbox.batch import backlog, read
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.journal import Producer
-from keepline.outbox.reader import backlog, read
 from keepline.outbox.record import Damage
 from keepline.outbox.segments import segment_numbers
 

@@ -97,6 +97,11 @@ def all_once(destination: RecordingDestination, expected: Iterable[str]) -> bool
     return Counter(names_in(destination)) == Counter(expected)
 
 
+def arrive_once(destination: RecordingDestination, expected: Iterable[str]) -> None:
+    """Wait until it has acknowledged these events, each once, and no others."""
+    until(lambda: all_once(destination, expected))
+
+
 def all_there(destination: RecordingDestination, expected: Iterable[str]) -> bool:
     """Whether it has acknowledged each of these events, some perhaps twice, and no others."""
     return set(names_in(destination)) == set(expected)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from keepline.config import Settings
+from keepline.errors import OutboxError
 from keepline.event import Event
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.journal import Producer
 from keepline.relay.watch import Watch
+
+log = logging.getLogger(__name__)
 
 
 class Emission:
@@ -46,12 +50,13 @@ class Emission:
         return self._producer.append(event)
 
     def something_waits(self) -> bool:
-        """Whether an event waits to be taken in or delivered.
-
-        Raises:
-            OutboxError: the outbox can't be read.
-        """
+        """Whether an event waits to be taken in or delivered; also where that can't be told."""
         # Here because it imports SQLite, which an append doesn't need.
         from keepline.outbox.status import something_waits
 
-        return something_waits(self._files)
+        try:
+            return something_waits(self._files)
+        except OutboxError as error:
+            # On a full disk, say, which a relay can still make room on; what else is wrong, its log tells.
+            log.warning("keepline can't see whether events wait: %s", error)
+            return True

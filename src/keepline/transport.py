@@ -100,11 +100,7 @@ class Transport(CompositeTransport):
             self._emission.watch.look(now=opened)
 
     def wake(self) -> None:
-        """See to it that a relay lives if something waits in the outbox; for a process that starts.
-
-        Raises:
-            OutboxError: the outbox can't be read.
-        """
+        """See to it that a relay lives if something waits in the outbox; for a process that starts."""
         if self.config.settings.relay is RelayMode.AUTO and self._emission.something_waits():
             self._emission.watch.look(now=True)
 

@@ -65,8 +65,8 @@ def switched(airflow: Airflow, configured: Callable[[Airflow, dict[str, Any]], N
     assert airflow.script("client").result == {
         "class": "keepline.transport.Transport",
         "legs": {
-            "trove": {"kind": "http", "url": "http://trove.invalid:5000", "bearer": "Bearer k1"},
-            "dog": {"kind": "datadog", "url": "http://dog.invalid", "bearer": "k2"},
+            "trove": {"kind": "http", "url": "http://trove.invalid:5000", "key": "Bearer k1"},
+            "dog": {"kind": "datadog", "url": "http://dog.invalid", "key": "k2"},
         },
         "outbox": outbox,
         "command line's": outbox,
@@ -93,7 +93,7 @@ def test_an_api_key_of_a_leg_can_stand_in_an_airflow_connection(airflow: Airflow
     airflow.env["AIRFLOW_CONN_TROVE"] = json.dumps({"conn_type": "http", "password": "s3cret"})
 
     found = airflow.script("client").result
-    assert found["legs"]["trove"]["bearer"] == "Bearer s3cret"
+    assert found["legs"]["trove"]["key"] == "Bearer s3cret"
     assert found["the same"]
 
 

@@ -242,6 +242,33 @@ def test_a_user_without_rights_is_refused_with_the_remedy(files: OutboxFiles, tm
     assert names(files) == ["roots"]
 
 
+@as_root
+def test_a_user_who_isnt_root_can_seal_and_delete_what_that_user_made(tmp_path: Path) -> None:
+    for path in (tmp_path, *list(tmp_path.parents)[:2]):
+        path.chmod(0o755)
+    tmp_path.chmod(0o777)
+    files = OutboxFiles(tmp_path / "outbox")
+
+    def live_as_nobody() -> None:
+        os.setgid(65534)
+        os.setuid(65534)
+        appender = producer(files, segment_bytes=300)
+        for number in range(20):
+            appender.append(event(str(number)))
+        sealed = segment_numbers(files)[:-1]
+        assert names(files) == [str(number) for number in range(20)]
+        assert all(retire(files, number, end_of(files, number)) for number in sealed)
+        segment_path(files, segment_numbers(files)[0]).chmod(0o400)
+        producer(files).append(event("20"))
+        assert names(files)[-1] == "20"
+        assert retire_all(files, lambda number: end_of(files, number), timeout=1, then=lambda: None)
+        appender.append(event("21"))
+        assert names(files) == ["21"]
+
+    with child(live_as_nobody) as process:
+        assert process.end() == 0
+
+
 def keep_locked(path: Path, reports: Reports) -> Callable[[], None]:
     def run() -> None:
         fd = os.open(path, os.O_RDWR)
@@ -272,7 +299,7 @@ def test_a_segment_locked_too_long_refuses_the_event_in_time_and_counts_it(
     assert refusals.total(files) == 1
 
 
-def test_the_journals_lock_kept_too_long_refuses_the_event_in_time(
+def test_the_journals_lock_kept_too_long_refuses_in_time_what_would_begin_a_segment(
     files: OutboxFiles, tmp_path: Path
 ) -> None:
     producer(files).append(event("before"))
@@ -282,11 +309,13 @@ def test_the_journals_lock_kept_too_long_refuses_the_event_in_time(
         until(reports.read)
         with pytest.raises(OutboxLocked):
             retire_all(files, lambda _: 0, timeout=0.1, then=pytest.fail)
-        assert error_of(lambda: producer(files).append(event("lost"))).startswith("OutboxLocked")
+        producer(files).append(event("beside"))
+        message = error_of(lambda: producer(files, segment_bytes=1).append(event("lost")))
+        assert message.startswith("OutboxLocked: can't lock")
         other.kill()
-    producer(files).append(event("after"))
+    producer(files, segment_bytes=1).append(event("after"))
 
-    assert names(files) == ["before", "after"]
+    assert names(files) == ["before", "beside", "after"]
     assert refusals.total(files) == 1
 
 
@@ -294,16 +323,17 @@ def test_refusals_are_counted_however_many_processes_are_refused_at_once(
     files: OutboxFiles, tmp_path: Path
 ) -> None:
     producer(files).append(event("before"))
-    files.journal_lock.unlink()
-    files.journal_lock.mkdir()
+    segment = segment_path(files, segment_numbers(files)[0])
+    segment.unlink()
+    segment.mkdir()
 
     def be_refused() -> None:
         appender = producer(files)
-        for _ in range(50):
+        for _ in range(300):
             with pytest.raises(OutboxUnavailable):
                 appender.append(event("lost"))
 
     with child(be_refused) as one, child(be_refused) as two, child(be_refused) as three:
         assert [process.end() for process in (one, two, three)] == [0, 0, 0]
 
-    assert refusals.total(files) == 150
+    assert refusals.total(files) == 900

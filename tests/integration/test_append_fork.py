@@ -128,7 +128,7 @@ def fork_beside_a_stalled_append(
     """A process whose thread stays in the middle of an append while its main thread forks."""
 
     def run() -> None:
-        appender = producer(files)
+        appender = producer(files, segment_bytes=1000)
         thread = threading.Thread(target=lambda: appender.append(event("never")), daemon=True)
         thread.start()
         assert stalled.wait(20)
@@ -184,9 +184,9 @@ def test_a_fork_in_the_middle_of_an_append_leaves_its_lock_with_the_parent_alone
 def test_a_fork_while_a_segment_is_being_made_doesnt_keep_others_from_making_one(
     files: OutboxFiles, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    producer(files, segment_bytes=1).append(event("before"))
+    producer(files).append(event("before", size=1000))
     stalled = threading.Event()
-    stall(monkeypatch, segments, "segment_numbers", stalled)
+    stall(monkeypatch, segments, "_create", stalled)
 
     def in_child() -> None:
         reports.accepted("lives")
@@ -197,7 +197,7 @@ def test_a_fork_while_a_segment_is_being_made_doesnt_keep_others_from_making_one
         try:
             assert is_locked(files.journal_lock)
             parent.kill()
-            producer(files, segment_bytes=1).append(event("after"))
+            producer(files, segment_bytes=1000).append(event("after"))
         finally:
             os.kill(grandchild, signal.SIGKILL)
 

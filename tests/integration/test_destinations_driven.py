@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -220,6 +221,21 @@ def test_a_transport_that_can_t_be_built_is_built_once_it_can(
         assert jobs(own) == ["one"]
     finally:
         own.config_class = OwnConfig
+
+
+def test_a_library_that_is_missing_is_told_of_and_keeps_the_events_of_its_lane_alone(
+    destination: RecordingDestination, outbox: Path, deliver: Deliver
+) -> None:
+    if find_spec("confluent_kafka") is not None:
+        pytest.skip("the library of Kafka is here")
+    names = append(outbox, map(str, range(20)))
+    kafka = {"type": "kafka", "topic": "lineage", "config": {"bootstrap.servers": "127.0.0.1:1"}}
+    deliver({"k": kafka, "a": leg(destination)})
+    destination.wait_for(lambda d: len(d.events) == 20, 30)
+    assert all_there(destination, names)
+    until(lambda: status_of(outbox, "k").state == "out")
+    assert "No module named 'confluent_kafka'" in status_of(outbox, "k").reason
+    assert account(outbox, "k") == {"delivered": 0, "dead": 0, "pending": 20}
 
 
 def test_a_transport_that_hangs_holds_up_neither_other_lanes_nor_the_relay_s_end(

@@ -12,13 +12,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from tests.support_outbox import SOON, damages, end_of, event, names, producer, until
+from tests.support_outbox import SOON, close_producers, damages, end_of, event, names, producer, until
 
 from keepline.errors import EventError, OutboxLocked, OutboxUnavailable
 from keepline.outbox import journal, record, refusals, segments
+from keepline.outbox.batch import backlog, read
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.owned import held
-from keepline.outbox.reader import backlog, is_full, read, read_next, retire, retire_all
+from keepline.outbox.reader import is_full, read_next, retire, retire_all
 from keepline.outbox.record import Entry
 from keepline.outbox.segments import segment_numbers, segment_path
 
@@ -27,8 +28,9 @@ SMALL = 300
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> OutboxFiles:
-    return OutboxFiles(tmp_path / "outbox")
+def files(tmp_path: Path) -> Iterator[OutboxFiles]:
+    yield OutboxFiles(tmp_path / "outbox")
+    close_producers()
 
 
 @contextmanager
@@ -101,7 +103,7 @@ def test_a_folder_that_is_there_keeps_its_rights(tmp_path: Path) -> None:
 def test_a_path_at_or_below_a_file_is_refused_with_the_remedy(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(OutboxUnavailable, match=r"can't create the outbox .*name a folder in `outbox`"):
+    with pytest.raises(OutboxUnavailable, match=r"can't .*; name a folder in `outbox`"):
         producer(OutboxFiles(tmp_path / "file" / below)).append(event("1"))
 
 
@@ -444,6 +446,22 @@ def test_a_segment_cut_off_before_the_mark_is_read_from_its_beginning(files: Out
     assert [entry.event.job_name for entry in batch.entries] == ["0", "1", "after"]
     assert (batch.start, batch.position, batch.more) == (mark, size, False)
     assert (batch.damages[0].position, batch.damages[0].end) == (size, mark)
+
+
+def test_a_segment_cut_off_by_a_power_cut_is_done_with(files: OutboxFiles) -> None:
+    appender = producer(files)
+    appender.append(event("1"))
+    appender.append(event("2"))
+    number = only_segment(files)
+    mark = end_of(files, number)
+    path = segment_path(files, number)
+    os.truncate(path, mark - 10)
+    os.utime(path, (1e9, 1e9))  # Before this boot of the machine.
+
+    batch = read(files, number, mark, limit=10)
+
+    assert (batch.entries, batch.damages, batch.position, batch.more) == ((), (), mark, False)
+    assert retire(files, number, mark)
 
 
 def test_the_journal_is_read_segment_by_segment_until_all_of_it_was_taken_in(files: OutboxFiles) -> None:

@@ -13,6 +13,7 @@ from tests.support_outbox import (
     Child,
     Reports,
     child,
+    close_producers,
     end_of,
     event,
     fill,
@@ -23,10 +24,10 @@ from tests.support_outbox import (
 )
 
 from keepline.errors import OutboxDamaged, OutboxLocked, OutboxUnavailable
+from keepline.outbox.batch import Batch, read
 from keepline.outbox.delivery import DeliveryState, Ended, Pending
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
-from keepline.outbox.reader import Batch, read
 from keepline.outbox.schema import STEPS
 from keepline.outbox.segments import segment_numbers
 from keepline.outbox.status import read_status
@@ -36,8 +37,9 @@ DELIVERED, DEAD = DeliveryState.DELIVERED, DeliveryState.DEAD
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> OutboxFiles:
-    return OutboxFiles(tmp_path / "outbox")
+def files(tmp_path: Path) -> Iterator[OutboxFiles]:
+    yield OutboxFiles(tmp_path / "outbox")
+    close_producers()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -30,6 +31,9 @@ pytestmark = pytest.mark.timeout(60)
 SOON = 20  # seconds: a bound for what takes milliseconds, or with spawn half a second
 METHODS = ["fork", "forkserver", "spawn"]
 STOP_MARGIN = 1.5  # seconds: stop() promises one, the rest is for a busy machine
+READY = 3  # seconds until a worker with an interpreter of its own is ready, at most
+
+HERE = threading.local()  # what a forked worker has from the thread that forked it
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -121,6 +125,9 @@ class Resident:
     def pid(self) -> int:
         return os.getpid()
 
+    def forked_by(self) -> tuple[int, str]:
+        return os.getpid(), getattr(HERE, "name", "nobody")
+
     def write(self, what: object) -> None:
         self.folder.write(what)
 
@@ -192,6 +199,19 @@ class Resident:
             program.stdout.readline()
             program.terminate()
         return program.returncode
+
+
+class Reads(Resident):
+    """Opens the owner's database by itself, as Airflow's sessions do in a worker."""
+
+    def rows(self) -> int:
+        with contextlib.closing(sqlite3.connect(self.folder.path / "db", timeout=2)) as database:
+            (count,) = database.execute("SELECT count(*) FROM things").fetchone()
+        return int(count)
+
+    def hold_then_read(self, name: str) -> int:
+        self.hold(name)
+        return self.rows()
 
 
 class HangsInClose(Resident):
@@ -694,11 +714,11 @@ def test_a_factory_that_cant_be_sent_is_a_clear_error(make: Callable[..., Pool])
 def test_a_worker_that_isnt_ready_in_time_is_replaced(
     make: Callable[..., Pool], folder: Folder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pool = make(HangsInFactory, start_timeout=0.3)
+    pool = make(HangsInFactory, start_timeout=READY)
     assert pool.submit("echo", 1).result(SOON) == 1
     assert folder.entries() == ["built"] * 2
     assert [record.getMessage() for record in caplog.records] == [
-        "pool keepline can't start a worker: it wasn't ready in 0.3 s"
+        "pool keepline can't start a worker: it wasn't ready in 3 s"
     ]
 
 
@@ -731,6 +751,390 @@ def test_descriptors_run_out_and_come_back(make: Callable[..., Pool]) -> None:
     with no_descriptors_left(), pytest.raises(PoolError, match="try again later"):
         make().submit("echo", 2)
     assert pool.submit("echo", 3).result(SOON) == 3
+
+
+# In which thread workers are forked
+
+
+@pytest.fixture
+def database(folder: Folder) -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
+    """A database with three rows; what this gives is in the middle of a change of it while it is entered."""
+    connection = sqlite3.connect(folder.path / "db", isolation_level=None)
+    connection.execute("CREATE TABLE things (name)")
+    connection.execute("INSERT INTO things VALUES (1), (2), (3)")
+
+    @contextlib.contextmanager
+    def change() -> Iterator[None]:
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("UPDATE things SET name = name + 1")
+        yield
+        connection.execute("COMMIT")
+
+    with contextlib.closing(connection):
+        yield change
+
+
+@pytest.fixture
+def here() -> Iterator[None]:
+    HERE.name = "test"
+    yield
+    del HERE.name
+
+
+def test_the_owner_may_change_a_database_at_all_times_but_in_submit(
+    make: Callable[..., Pool], database: Callable[[], contextlib.AbstractContextManager[None]]
+) -> None:
+    for _ in range(5):
+        pool = make(Reads, workers=2)
+        futures = []
+        for _ in range(3):
+            futures.append(pool.submit("rows"))
+            with database():
+                time.sleep(0.1)
+        assert [future.result(SOON) for future in futures] == [3] * 3
+
+
+def test_the_owner_may_change_a_database_while_a_worker_is_replaced(
+    make: Callable[..., Pool],
+    folder: Folder,
+    database: Callable[[], contextlib.AbstractContextManager[None]],
+) -> None:
+    pool = make(Reads)
+    future = pool.submit("hold_then_read", "one")
+    (first,) = until(lambda: folder.pids("holds one"))
+    with database():
+        os.kill(first, signal.SIGKILL)
+        until(lambda: len(folder.pids("holds one")) == 2)
+    folder.allow("one")
+    assert future.result(SOON) == 3
+
+
+@pytest.mark.usefixtures("here")
+def test_workers_are_forked_in_the_thread_that_submits(make: Callable[..., Pool], folder: Folder) -> None:
+    def submit(name: str) -> concurrent.futures.Future[Any]:
+        HERE.name = name
+        return pool.submit("forked_by")
+
+    pool = make(workers=2)
+    first, by = pool.submit("forked_by").result(SOON)
+    assert by == "test"
+    held = pool.submit("hold", "one")
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        assert threads.submit(submit, "other").result(SOON).result(SOON)[1] == "other"
+        folder.allow("one")
+        held.result(SOON)
+        for pid in pool.pids:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: pool.pids == [])
+        assert threads.submit(submit, "third").result(SOON).result(SOON)[1] == "third"
+    assert not psutil.pid_exists(first)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_dead_workers_call_is_run_again_by_a_fresh_one_if_no_one_submits(
+    make: Callable[..., Pool], folder: Folder
+) -> None:
+    def children() -> list[int]:
+        return [child.pid for child in psutil.Process().children(recursive=True) if child.pid not in others]
+
+    others: list[int] = []
+    others = children()
+    pool = make()
+    held, later = pool.submit("hold", "one"), pool.submit("forked_by")
+    (first,) = until(lambda: folder.pids("holds one"))
+    os.kill(first, signal.SIGKILL)
+    folder.allow("one")
+    assert held.result(SOON) == "one"
+    second, by = later.result(SOON)
+    assert by == "nobody"
+    assert children() == [second]
+    assert pool.stop(SOON) == 0
+    assert children() == []
+    assert folder.pids("closed") == [second]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_call_that_is_submitted_in_a_callback_forks_nothing(
+    make: Callable[..., Pool], folder: Folder
+) -> None:
+    pool = make(workers=2)
+    futures = []
+
+    def submit(_: object) -> None:
+        futures.extend([pool.submit("hold", "one"), pool.submit("forked_by")])
+
+    pool.submit("hold", "zero").add_done_callback(submit)
+    folder.allow("zero")
+    until(lambda: len(futures) == 2)
+    assert futures[1].result(SOON)[1] == "nobody"
+    folder.allow("one")
+    assert futures[0].result(SOON) == "one"
+
+
+def test_a_fresh_worker_that_is_killed_too_is_replaced(make: Callable[..., Pool], folder: Folder) -> None:
+    pool = make(attempts=4)
+    held = pool.submit("hold", "one")
+    for number in (1, 2, 3):
+        until(lambda number=number: len(folder.pids("holds one")) == number)
+        os.kill(folder.pids("holds one")[-1], signal.SIGKILL)
+    folder.allow("one")
+    assert held.result(SOON) == "one"
+    assert len(folder.pids("built")) == 4
+
+
+def test_a_fresh_worker_is_stopped_in_time_while_it_starts(make: Callable[..., Pool], folder: Folder) -> None:
+    for delay in (0, 0.02, 0.1, 0.3):
+        pool = make()
+        hanging = pool.submit("hang")
+        (first,) = until(lambda pool=pool: [pid for pid in folder.pids("hangs") if pid in pool.pids])
+        os.kill(first, signal.SIGKILL)
+        until(lambda pool=pool, first=first: pool.pids not in ([], [first]))
+        (fresh,) = pool.pids
+        time.sleep(delay)
+        assert stop_in_time(pool) == 1
+        assert isinstance(hanging.exception(0), PoolStopped)
+        assert not psutil.pid_exists(fresh)
+
+
+def test_a_signal_to_the_whole_group_ends_no_fresh_worker_that_starts(
+    run: Callable[..., subprocess.Popen[str]], folder: Folder
+) -> None:
+    program = run("""
+signal.signal(signal.SIGTERM, lambda *_: None)
+held = pool.submit("hold", "one")
+worker, = until(lambda: folder.pids("holds one"))
+os.kill(worker, signal.SIGKILL)
+until(lambda: pool.pids not in ([], [worker]))
+fresh, = pool.pids
+while len(folder.pids("holds one")) < 2:
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(0.001)
+folder.allow("one")
+assert held.result(20) == "one"
+assert pool.submit("pid").result(20) == fresh
+assert pool.stop(20) == 0
+""")
+    outcome(program)
+
+
+@pytest.mark.parametrize("pidfds", [True, False])
+def test_when_the_owner_is_killed_a_fresh_worker_finishes_its_call_and_ends(
+    run: Callable[..., subprocess.Popen[str]], folder: Folder, pidfds: bool
+) -> None:
+    script = """
+pool.submit("hold", "one")
+worker, = until(lambda: folder.pids("holds one"))
+os.kill(worker, signal.SIGKILL)
+signal.pause()
+"""
+    owner = run(script if pidfds else "del os.pidfd_open" + script)
+    until(lambda: len(folder.pids("holds one")) == 2)
+    owner.kill()
+    owner.wait(SOON)
+    folder.allow("one")
+    fresh = folder.pids("holds one")[1]
+    until(lambda: has_ended(fresh))
+    assert folder.entries()[-2:] == ["did one", "closed"]
+
+
+def test_a_forked_child_leaves_a_fresh_worker_alone(
+    run: Callable[..., subprocess.Popen[str]], folder: Folder
+) -> None:
+    program = run(
+        FORK
+        + """
+held = pool.submit("hold", "one")
+worker, = until(lambda: folder.pids("holds one"))
+os.kill(worker, signal.SIGKILL)
+until(lambda: len(folder.pids("holds one")) == 2)
+fresh, = pool.pids
+def work():
+    assert pool.pids == []
+    own = pool.submit("pid").result(20)
+    assert pool.pids == [own] != [fresh]
+in_a_child(work)
+in_a_child(lambda: None)
+folder.allow("one")
+assert held.result(20) == "one"
+assert pool.submit("pid").result(20) == fresh
+assert pool.stop(20) == 0
+"""
+    )
+    outcome(program)
+
+
+@pytest.mark.usefixtures("here")
+def test_if_only_a_fork_has_the_factory_a_dead_workers_call_waits_for_the_next_submit(
+    make: Callable[..., Pool], folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = make(lambda folder: Resident(folder))
+    for name in ("one", "two"):
+        held = pool.submit("hold", name)
+        (first,) = until(lambda name=name: folder.pids(f"holds {name}"))
+        os.kill(first, signal.SIGKILL)
+        until(lambda: pool.pids == [])
+        time.sleep(0.3)
+        assert (pool.pids, pool.pending) == ([], 1)
+        folder.allow(name)
+        assert pool.submit("forked_by").result(SOON)[1] == "test"
+        assert held.result(0) == name
+    texts = [record.getMessage() for record in caplog.records if "without a fork" in record.getMessage()]
+    assert len(texts) == 1
+    assert "lambda" in texts[0]
+    assert texts[0].endswith("1 calls wait for the next submit()")
+
+
+def test_a_pool_whose_call_waits_for_a_fork_is_stopped_in_time(
+    make: Callable[..., Pool], folder: Folder
+) -> None:
+    pool = make(lambda folder: Resident(folder))
+    hanging = pool.submit("hang")
+    (first,) = until(lambda: folder.pids("hangs"))
+    os.kill(first, signal.SIGKILL)
+    until(lambda: pool.pids == [])
+    assert stop_in_time(pool) == 1
+    assert isinstance(hanging.exception(0), PoolStopped)
+
+
+def test_if_only_a_fork_has_the_factory_and_it_fails_the_calls_fail(
+    make: Callable[..., Pool], folder: Folder
+) -> None:
+    pool = make(lambda folder: FailsInFactory(folder))
+    with pytest.raises(PoolError, match="can't start a worker"):
+        pool.submit("echo", 1).result(SOON)
+    folder.allow("start")
+    assert pool.submit("echo", 2).result(SOON) == 2
+
+
+def test_a_factory_of_the_main_module_is_replaced_by_the_next_submit(
+    run: Callable[..., subprocess.Popen[str]], folder: Folder
+) -> None:
+    program = run("""
+def build():
+    return Resident(folder)
+pool = Pool(build, context=multiprocessing.get_context("fork"))
+held = pool.submit("hold", "one")
+worker, = until(lambda: folder.pids("holds one"))
+os.kill(worker, signal.SIGKILL)
+until(lambda: not pool._manager.workers._replaceable and pool.pids == [])
+folder.allow("one")
+assert pool.submit("echo", 1).result(20) == 1
+assert held.result(20) == "one"
+assert pool.stop(20) == 0
+""")
+    outcome(program)
+    assert len(folder.pids("built")) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_there_are_never_more_workers_than_asked_for(
+    make: Callable[..., Pool], folder: Folder, workers: int
+) -> None:
+    this = psutil.Process()
+    before = {child.pid for child in this.children()}
+    pool = make(workers=workers, attempts=1000)
+    ended = threading.Event()
+    most = 0
+
+    def submit() -> None:
+        while not ended.is_set():
+            pool.submit("echo", 1).result(SOON)
+
+    def count() -> int:
+        living = [pid for child in this.children() if (pid := child.pid) not in before]
+        return sum(not has_ended(pid) for pid in living)
+
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        submitting = [threads.submit(submit) for _ in range(4)]
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            for pid in pool.pids[:1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for _ in range(5):
+                most = max(most, count())
+                time.sleep(0.01)
+        ended.set()
+        for future in submitting:
+            future.result(SOON)
+    assert most == workers
+    assert pool.stop(SOON) == 0
+
+
+def test_a_fork_that_fails_is_an_error_only_if_no_worker_lives(
+    make: Callable[..., Pool],
+    folder: Folder,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    pool = make(workers=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", fail)
+        with pytest.raises(PoolError, match="temporarily unavailable; try again"):
+            pool.submit("echo", 1)
+    assert (pool.pids, pool.pending) == ([], 0)
+    held = pool.submit("hold", "one")
+    until(lambda: folder.pids("holds one"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fork", fail)
+        later = pool.submit("echo", 2)
+    assert "can't fork a worker: BlockingIOError" in caplog.text
+    assert later.result(SOON) == 2  # by a fresh one
+    folder.allow("one")
+    assert held.result(SOON) == "one"
+
+
+def test_a_pool_that_forked_nothing_is_stopped_all_the_same(
+    make: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    this = psutil.Process()
+    before = this.num_fds(), len(this.children())
+    pool = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(PoolError, match="can't start new thread"):
+            pool.submit("echo", 1)
+    assert pool.stop(SOON) == 0
+    assert (this.num_fds(), len(this.children())) == before
+    other = make()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(PoolError, match="can't start new thread"):
+            other.submit("echo", 1)
+    assert other.submit("echo", 2).result(SOON) == 2  # by the worker that was forked in vain
+
+
+# Python's own code isn't made for it: a thread may die before it runs, with a complaint.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_handler_that_raises_in_the_middle_of_submits_does_no_harm(
+    make: Callable[..., Pool], folder: Folder
+) -> None:
+    class InterruptError(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise InterruptError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(60):
+            pool = make()
+            signal.setitimer(signal.ITIMER_REAL, 0.0002 * (1 + number % 20))
+            with contextlib.suppress(InterruptError):
+                pool.submit("echo", 0)
+                time.sleep(1)
+            assert pool.submit("echo", number).result(SOON) == number
+            assert len(pool.pids) == 1
+            assert stop_in_time(pool) == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # Signals

@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
 import pytest
-from tests.support_outbox import event, producer
+from tests.support_outbox import close_producers, event, producer
 
 from keepline.errors import OutboxDamaged, OutboxUnavailable
 from keepline.outbox import refusals, status
+from keepline.outbox.batch import Batch, read
 from keepline.outbox.delivery import DeliveryState, Ended
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
-from keepline.outbox.reader import Batch, is_full, read, read_next, retire, retire_all
+from keepline.outbox.reader import is_full, read_next, retire, retire_all
 from keepline.outbox.schema import STEPS
 from keepline.outbox.segments import segment_numbers, segment_path
 from keepline.outbox.status import OutboxStatus, read_status, something_waits
@@ -23,8 +25,9 @@ SMALL = 300
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> OutboxFiles:
-    return OutboxFiles(tmp_path / "outbox")
+def files(tmp_path: Path) -> Iterator[OutboxFiles]:
+    yield OutboxFiles(tmp_path / "outbox")
+    close_producers()
 
 
 def take_all_in(files: OutboxFiles, ledger: Ledger, destinations: list[int]) -> int:

@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 import click
 
 from keepline.config import OUTBOX_VARIABLE, Settings, outbox_folder
-from keepline.discovery import client_transport, keepline_settings
 from keepline.errors import KeeplineError
 from keepline.outbox.files import OutboxFiles
 
@@ -32,6 +31,9 @@ def settings_for(option: str | None) -> Settings | None:
         ConfigError: a setting is wrong.
         Exception: what the client or Airflow raises for a configuration that can't be read.
     """
+    # Here because it loads the whole OpenLineage client, which a command that is given its outbox can spare.
+    from keepline.discovery import client_transport, keepline_settings
+
     found = keepline_settings(client_transport())
     if found is None and _has_provider():
         from keepline.airflow.configuration import settings

@@ -11,10 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keepline.cli.common import find_outbox, outbox_option, plain_errors, settings_for
 from keepline.config import RelayMode
+from keepline.errors import RelayError
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.status import OutboxStatus, read_status
 from keepline.relay.bell import hang
 from keepline.relay.launch import start
+from keepline.relay.lock import running
 
 _EXIT_NOT_DELIVERED = 3
 _BETWEEN_LOOKS = 0.05
@@ -46,7 +48,8 @@ def flush(outbox: str | None, timeout: float) -> None:
             why = one.reason or one.last_answer or "no answer yet"
             click.echo(f"{one.name}: {one.pending} pending, {one.state}: {why}")
     if left.waiting:
-        click.echo(f"{left.waiting} events wait for a relay to take them in")
+        none = "" if _runs(files) else "; none runs"
+        click.echo(f"{left.waiting} events wait for a relay to take them in{none}")
     click.echo(f"not everything is delivered after {timeout:g} s; it stays in the outbox")
     raise SystemExit(_EXIT_NOT_DELIVERED)
 
@@ -55,6 +58,13 @@ def _start_relay(outbox: str | None) -> None:
     settings = settings_for(outbox)
     if settings is not None and settings.relay is not RelayMode.EXTERNAL:
         start(settings)
+
+
+def _runs(files: OutboxFiles) -> bool:
+    try:
+        return running(files) is not None
+    except RelayError:
+        return True  # It is just starting.
 
 
 def _wait(files: OutboxFiles, timeout: float) -> OutboxStatus:

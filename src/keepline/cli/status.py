@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +18,8 @@ from keepline.errors import RelayError
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.status import OutboxStatus, read_status
 from keepline.relay.lock import running
+
+_PIPED_COLUMNS = 200
 
 
 @click.command()
@@ -58,7 +61,7 @@ def _document(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | N
 
 def _print(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None) -> None:
     # Without markup: what a destination says may look like it.
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPED_COLUMNS)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("destination", "state", "pending", "oldest", "delivered", "dead", "last answer"):
         table.add_column(
@@ -77,7 +80,7 @@ def _print(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None
             str(one.dead),
             Text(answered or "-"),
         )
-    console.print(f"outbox  {files.folder}  ({found.bytes_on_disk / 1e6:.1f} MB)")
+    console.print(f"outbox  {files.folder}  ({found.bytes_on_disk / 1e6:.1f} MB)", soft_wrap=True)
     console.print(f"relay   {'not running' if relay is None else _describe(relay)}")
     if found.waiting:
         console.print(
@@ -91,7 +94,8 @@ def _print(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None
         console.print("no relay has delivered from this outbox yet")
     for one in found.destinations:
         if one.active and one.state != "open":
-            console.print(f"{one.name} is {one.state} for {age(time.time() - one.since)}: {one.reason}")
+            told = f"{one.name} is {one.state} for {age(time.time() - one.since)}: {one.reason}"
+            console.print(told, soft_wrap=True)
 
 
 def _describe(relay: dict[str, Any]) -> str:

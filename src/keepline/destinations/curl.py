@@ -11,6 +11,8 @@ from contextlib import suppress
 
 import pycurl
 
+from keepline.errors import RelayError
+
 Finished = Callable[[int, str], None]
 """Called once for a transfer, with libcurl's code (0: it went through) and its message."""
 
@@ -21,6 +23,9 @@ class CurlLoop:
     Args:
         loop: the loop of the thread that uses it.
         connections: most idle connections that are kept, over all hosts.
+
+    Raises:
+        RelayError: libcurl can't begin.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, connections: int) -> None:
@@ -29,7 +34,12 @@ class CurlLoop:
         self._watched: dict[int, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
-        self._multi = pycurl.CurlMulti()
+        try:
+            self._multi = pycurl.CurlMulti()
+        except pycurl.error as error:
+            raise RelayError(
+                f"can't set up libcurl: {error}; raise the limit of open files of this process"
+            ) from error
         self._multi.setopt(pycurl.M_MAXCONNECTS, connections)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -90,6 +100,7 @@ class CurlLoop:
             self._timer = self._loop.call_later(milliseconds / 1000, self._act, pycurl.SOCKET_TIMEOUT, 0)
 
     def _act(self, fd: int, events: int) -> None:
+        # What is wrong with one transfer, its own message says; with all of them, their deadlines.
         with suppress(pycurl.error):
             self._multi.socket_action(fd, events)
         while True:

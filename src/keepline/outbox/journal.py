@@ -102,30 +102,28 @@ class _Handle:
 
     def append(self, record: bytes, timeout: float) -> bool:
         now = time.monotonic()
-        deadline = now + timeout
-        opened = False
+        file = self._file
+        if file is not None and file.fd >= 0 and self._write(file, record, now, timeout):
+            return False
         for _ in range(_REOPENS):
-            file = self._file
-            if file is None or file.closed:
-                file = self._file = open_newest(
-                    self._files, self._segment_bytes, max(deadline - time.monotonic(), 0.0)
-                )
-                opened = True
-                refusals.prepare(self._files)
-            if self._write(file, record, now, deadline):
-                return opened
-            file.close()
+            self.close()
+            left = max(now + timeout - time.monotonic(), 0.0)
+            file = self._file = open_newest(self._files, self._segment_bytes, left)
+            refusals.prepare(self._files)
+            if self._write(file, record, now, timeout):
+                return True
         raise OutboxUnavailable(
             f"can't append to {self._files.journal}: its newest segment was full or gone {_REOPENS} times "
             "in a row; raise `segment_bytes`"
         )
 
-    def _write(self, file: OwnedFile, record: bytes, now: float, deadline: float) -> bool:
+    def _write(self, file: OwnedFile, record: bytes, now: float, timeout: float) -> bool:
         """Append to the segment, unless it takes no more."""
+        fd = file.fd
         try:
-            if not try_lock(file.fd, shared=True):
-                lock(file.fd, file.path, max(deadline - time.monotonic(), 0.0), shared=True)
-            state = os.fstat(file.fd)
+            if not try_lock(fd, shared=True):
+                lock(fd, file.path, max(now + timeout - time.monotonic(), 0.0), shared=True)
+            state = os.fstat(fd)
             if not file.is_meant_by(state) or not takes_appends(state, self._segment_bytes):
                 return False
             if now >= self._look_at:
@@ -134,7 +132,7 @@ class _Handle:
                 if not file.is_at_its_path():
                     return False
                 self._look_at = now + _LOOK_EVERY
-            written = os.write(file.fd, record)
+            written = os.write(fd, record)
         except OSError as error:
             if error.errno is None:
                 raise  # Not the system's, but raised by somebody's signal handler.

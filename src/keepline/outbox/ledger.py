@@ -10,12 +10,10 @@ from typing import cast
 import apsw
 
 from keepline.errors import OutboxLocked
+from keepline.outbox.batch import Batch
 from keepline.outbox.delivery import DeliveryState, Ended, Pending
 from keepline.outbox.files import OutboxFiles
-from keepline.outbox.reader import Batch
 from keepline.outbox.sqlite import open_for_writing, translated
-
-__all__ = ["DeliveryState", "Ended", "Ledger", "Pending"]
 
 _SPARE_PAGES = 4096
 _VACUUM_PAGES = 1024
@@ -84,17 +82,11 @@ class Ledger:
                 )
             for entry in batch.entries:
                 event = entry.event
+                texts = event.event_type, event.run_key, event.job_namespace, event.job_name
                 self._db.execute(
                     "INSERT INTO event (appended_at, event_type, run_key, job_namespace, job_name, body) "
                     "VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        entry.appended_at,
-                        event.event_type,
-                        event.run_key,
-                        event.job_namespace,
-                        event.job_name,
-                        event.body,
-                    ),
+                    (entry.appended_at, *texts, event.body),
                 )
                 number = self._db.last_insert_rowid()
                 for destination in destinations:

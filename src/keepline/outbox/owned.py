@@ -27,6 +27,8 @@ _open_files: set[OwnedFile] = set()
 class OwnedFile:
     """An open file of the outbox that a forked child doesn't keep.
 
+    ``fd`` is -1 when it has been closed, be it because this process was forked from the one that opened it.
+
     Args:
         path: the file.
         flags: of ``open(2)``.
@@ -35,19 +37,15 @@ class OwnedFile:
         OSError: as ``open(2)`` says.
     """
 
-    __slots__ = ("_identity", "fd", "path")
+    __slots__ = ("_device", "_inode", "fd", "path")
 
     def __init__(self, path: Path, flags: int) -> None:
         self.path = path
         with _gate:
             self.fd = open_private(path, flags)
-            self._identity = _identity(os.fstat(self.fd))
+            state = os.fstat(self.fd)
+            self._device, self._inode = state.st_dev, state.st_ino
             _open_files.add(self)
-
-    @property
-    def closed(self) -> bool:
-        """Whether it has been closed, here or because this process was forked from the one that opened it."""
-        return self.fd < 0
 
     def is_meant_by(self, state: os.stat_result) -> bool:
         """Whether this is what ``fstat(2)`` or ``stat(2)`` has described.
@@ -58,7 +56,7 @@ class OwnedFile:
         Args:
             state: what the system says.
         """
-        return _identity(state) == self._identity
+        return state.st_ino == self._inode and state.st_dev == self._device
 
     def is_at_its_path(self) -> bool:
         """Whether its path still leads to it."""
@@ -89,10 +87,6 @@ class OwnedFile:
                 os.close(fd)
         except OSError:
             pass  # Closed behind our back: nothing of ours is left to close.
-
-
-def _identity(state: os.stat_result) -> tuple[int, int]:
-    return state.st_dev, state.st_ino
 
 
 def _begin_child() -> None:

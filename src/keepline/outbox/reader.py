@@ -3,98 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
+from keepline.outbox.batch import Batch, read, read_file
 from keepline.outbox.files import OutboxFiles, open_private, try_lock, unavailable
 from keepline.outbox.owned import OwnedFile, held
-from keepline.outbox.record import Damage, Entry, scan
 from keepline.outbox.segments import segment_numbers, segment_path, takes_appends
 
-_READ_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one read of a segment gave.
-
-    Args:
-        segment: its number.
-        start: the position that was asked for, bytes.
-        position: up to where it was read, bytes; before ``start`` when the segment has become shorter.
-        size: how long it was, bytes.
-        entries: the whole records, in order.
-        damages: what was skipped between them.
-        more: whether the segment goes on behind ``position``.
-    """
-
-    segment: int
-    start: int
-    position: int
-    size: int
-    entries: tuple[Entry, ...]
-    damages: tuple[Damage, ...]
-    more: bool
-
-
-def read(files: OutboxFiles, number: int, position: int, *, limit: int) -> Batch:
-    """Read whole records of a segment.
-
-    A segment that is shorter than the position was cut off by somebody: it is read from its beginning, since
-    what was appended afterwards can stand anywhere in it. Better twice than never.
-
-    Args:
-        files: the outbox.
-        number: the segment.
-        position: where to begin, bytes.
-        limit: most records to give.
-
-    Returns:
-        the records; a segment that isn't there gives none.
-
-    Raises:
-        OutboxUnavailable: the segment can't be read.
-    """
-    try:
-        file = OwnedFile(segment_path(files, number), os.O_RDONLY)
-    except FileNotFoundError:
-        return Batch(number, position, position, 0, (), (), more=False)
-    except OSError as error:
-        raise unavailable("open", segment_path(files, number), error) from error
-    try:
-        return _read(file, number, position, limit)
-    finally:
-        file.close()
-
-
-def _read(file: OwnedFile, number: int, position: int, limit: int) -> Batch:
-    wanted = _READ_BYTES
-    while True:
-        try:
-            size = os.fstat(file.fd).st_size
-            cut_off = (Damage(size, position),) if size < position else ()
-            begin = 0 if cut_off else position
-            data = os.pread(file.fd, min(wanted, size - begin), begin)
-        except OSError as error:
-            raise unavailable("read", file.path, error) from error
-        entries: list[Entry] = []
-        damages: list[Damage] = [*cut_off]
-        end = begin
-        for found in scan(data, begin):
-            if isinstance(found, Damage):
-                damages.append(found)
-            else:
-                entries.append(found)
-            end = found.end
-            if len(entries) >= limit:
-                break
-        if entries or len(data) < wanted:
-            more = bool(entries) and end < size
-            return Batch(number, position, end, size, tuple(entries), tuple(damages), more)
-        # A record larger than what was read, or a long damaged stretch: look at more of it at once.
-        wanted *= 4
+__all__ = ["Batch", "is_full", "read_next", "retire", "retire_all"]
 
 
 def read_next(files: OutboxFiles, position: Callable[[int], int], *, limit: int) -> Batch | None:
@@ -139,24 +57,6 @@ def _grown(files: OutboxFiles, batch: Batch) -> bool:
         raise unavailable("read", path, error) from error
 
 
-def backlog(files: OutboxFiles, number: int, position: int) -> Iterator[Entry]:
-    """The records of a segment from a position to its end, read in steps.
-
-    Args:
-        files: the outbox.
-        number: the segment.
-        position: where to begin, bytes.
-
-    Raises:
-        OutboxUnavailable: the segment can't be read.
-    """
-    more = True
-    while more:
-        batch = read(files, number, position, limit=1000)
-        yield from batch.entries
-        position, more = batch.position, batch.more
-
-
 def is_full(files: OutboxFiles, number: int, segment_bytes: int) -> bool:
     """Whether a segment takes no more appends, but for those under way.
 
@@ -177,14 +77,7 @@ def is_full(files: OutboxFiles, number: int, segment_bytes: int) -> bool:
         raise unavailable("read", path, error) from error
 
 
-def retire(
-    files: OutboxFiles,
-    number: int,
-    position: int,
-    *,
-    lock_timeout: float = 0.0,
-    then: Callable[[], None] | None = None,
-) -> bool:
+def retire(files: OutboxFiles, number: int, position: int) -> bool:
     """Delete a segment of which everything up to a position has been taken in, if no event came since.
 
     Appends that wait for it meanwhile open the next one.
@@ -200,8 +93,6 @@ def retire(
     Raises:
         OutboxUnavailable: it can't be opened, read or deleted.
     """
-    if then is not None:  # TEMPORARY: until the relay calls retire_all()
-        return retire_all(files, lambda n: position if n == number else 0, timeout=lock_timeout, then=then)
     with ExitStack() as stack:
         done = _seize(files, number, position, stack)
         if done:
@@ -252,7 +143,7 @@ def _seize(files: OutboxFiles, number: int, position: int, stack: ExitStack) -> 
     stack.callback(file.close)
     try:
         # With the lock in hand no append is under way: what is no whole record now was torn.
-        return try_lock(file.fd) and not _read(file, number, position, limit=1).entries
+        return try_lock(file.fd) and not read_file(file, number, position, limit=1).entries
     except OSError as error:
         raise unavailable("lock", path, error) from error
 

@@ -3,9 +3,9 @@
 A record is a frame around one event::
 
     mark      4 bytes   ff fe 4b 01; the first two never occur in UTF-8, the last is the format's version
-    length    4 bytes   of what follows the checksum
-    checksum  4 bytes   CRC-32 of the length and of what follows
-    header    15 bytes  when it was appended (ns since 1970), and the lengths of the four texts that follow
+    checksum  4 bytes   CRC-32 of all that follows
+    header    19 bytes  the length of texts and body together, when it was appended (ns since 1970), and the
+                        lengths of the four texts
     texts               event type, run key, job namespace, job name
     body                the event's JSON
 
@@ -28,9 +28,8 @@ MAX_RECORD_BYTES = 256 * 1024 * 1024
 """Far below what one ``write(2)`` of Linux (2 GiB) and one value of SQLite (1 GB) can hold, and what a reader
 needs memory for."""
 
-_FRAME = struct.Struct("<4sII")
-_HEADER = struct.Struct("<QBHHH")
-_LENGTH = struct.Struct("<I")
+_FRAME = struct.Struct("<4sI")
+_HEADER = struct.Struct("<IQBHHH")
 
 
 @dataclass(frozen=True)
@@ -77,15 +76,16 @@ def encode(event: Event, appended_at: int) -> bytes:
     run_key = event.run_key.encode()[:0xFFFF]
     namespace = event.job_namespace.encode()[:0xFFFF]
     name = event.job_name.encode()[:0xFFFF]
-    header = _HEADER.pack(appended_at, len(event_type), len(run_key), len(namespace), len(name))
-    content = b"".join((header, event_type, run_key, namespace, name, event.body))
-    length = len(content)
+    sizes = len(event_type), len(run_key), len(namespace), len(name)
+    length = sum(sizes) + len(event.body)
     if length > MAX_RECORD_BYTES:
         raise EventError(
             f"an event of {len(event.body)} bytes is too large for the outbox, which takes up to "
             f"{MAX_RECORD_BYTES}; look for a facet that grew out of hand"
         )
-    return _FRAME.pack(MARK, length, zlib.crc32(content, zlib.crc32(_LENGTH.pack(length)))) + content
+    header = _HEADER.pack(length, appended_at, *sizes)
+    content = b"".join((header, event_type, run_key, namespace, name, event.body))
+    return _FRAME.pack(MARK, zlib.crc32(content)) + content
 
 
 def scan(data: bytes, base: int = 0) -> Iterator[Entry | Damage]:
@@ -120,23 +120,19 @@ def scan(data: bytes, base: int = 0) -> Iterator[Entry | Damage]:
 
 
 def _decode(data: bytes, at: int, base: int) -> Entry | None:
-    if at + _FRAME.size + _HEADER.size > len(data):
-        return None
-    _, length, checksum = _FRAME.unpack_from(data, at)
     start = at + _FRAME.size
-    end = start + length
-    if length < _HEADER.size or end > len(data):
-        return None
-    if zlib.crc32(memoryview(data)[start:end], zlib.crc32(_LENGTH.pack(length))) != checksum:
-        return None
-    appended_at, *sizes = _HEADER.unpack_from(data, start)
-    texts = []
     cursor = start + _HEADER.size
+    if cursor > len(data):
+        return None
+    _, checksum = _FRAME.unpack_from(data, at)
+    length, appended_at, *sizes = _HEADER.unpack_from(data, start)
+    end = cursor + length
+    if end > len(data) or sum(sizes) > length or zlib.crc32(memoryview(data)[start:end]) != checksum:
+        return None
+    texts = []
     for size in sizes:
         texts.append(data[cursor : cursor + size].decode(errors="replace"))
         cursor += size
-    if cursor > end:
-        return None
     event_type, run_key, namespace, name = texts
     event = Event(data[cursor:end], run_key, event_type, namespace, name)
     return Entry(base + at, base + end, appended_at, event)

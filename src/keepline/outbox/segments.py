@@ -88,29 +88,45 @@ def open_newest(files: OutboxFiles, segment_bytes: int, timeout: float) -> Owned
         OutboxUnavailable: it can't be opened or created.
         OutboxLocked: another process held the journal's lock for too long.
     """
+    # Without the lock where that suffices: who appends to a segment looks at it again, under its own lock.
+    found = _open_if_it_takes_appends(files, segment_numbers(files), segment_bytes)
+    if found is not None:
+        return found
     files.create()
     with held(files.journal_lock, timeout) as guard:
-        last, boot = _recall(guard)
         numbers = segment_numbers(files)
+        found = _open_if_it_takes_appends(files, numbers, segment_bytes)
+        if found is not None:
+            return found
         if numbers:
-            path = segment_path(files, numbers[-1])
-            found = _open(path, segment_bytes) if boot == _boot_id() else None
-            if found is not None:
-                return found
-            _seal(path)
+            _seal(segment_path(files, numbers[-1]))
+        last, _ = _recall(files)
         return _create(files, guard, max([last, *numbers[-1:]]))
 
 
-def _open(path: Path, segment_bytes: int) -> OwnedFile | None:
+def _open_if_it_takes_appends(files: OutboxFiles, numbers: list[int], segment_bytes: int) -> OwnedFile | None:
+    if not numbers or _recall(files)[1] != _boot_id():
+        return None
+    path = segment_path(files, numbers[-1])
     try:
-        # Looked at before it is opened: what is sealed can't be.
-        if not takes_appends(path.stat(), segment_bytes):
-            return None
-        return OwnedFile(path, os.O_WRONLY | os.O_APPEND)
+        file = OwnedFile(path, os.O_WRONLY | os.O_APPEND)
     except FileNotFoundError:
         return None
     except OSError as error:
+        if isinstance(error, PermissionError) and _is_sealed(path):
+            return None
         raise unavailable("open", path, error) from error
+    if takes_appends(os.fstat(file.fd), segment_bytes):
+        return file
+    file.close()
+    return None
+
+
+def _is_sealed(path: Path) -> bool:
+    try:
+        return not path.stat().st_mode & stat.S_IWUSR
+    except OSError:
+        return False
 
 
 def _seal(path: Path) -> None:
@@ -131,13 +147,15 @@ def _create(files: OutboxFiles, guard: OwnedFile, newest: int) -> OwnedFile:
         raise unavailable("create", path, error) from error
 
 
-def _recall(guard: OwnedFile) -> tuple[int, str]:
+def _recall(files: OutboxFiles) -> tuple[int, str]:
     """The number of the segment that was created last, and the boot of the machine in which it was."""
     try:
-        text, _, _ = os.pread(guard.fd, 100, 0).decode("ascii", "replace").partition("\n")
+        text = files.journal_lock.read_bytes().decode("ascii", "replace")
+    except FileNotFoundError:
+        text = ""
     except OSError as error:
-        raise unavailable("read", guard.path, error) from error
-    number, _, boot = text.partition(" ")
+        raise unavailable("read", files.journal_lock, error) from error
+    number, _, boot = text.partition("\n")[0].partition(" ")
     return (int(number), boot) if _is_segment(number + SUFFIX) else (0, "")
 
 

@@ -9,8 +9,8 @@ from typing import cast
 import apsw
 
 from keepline.outbox import refusals
+from keepline.outbox.batch import backlog, read
 from keepline.outbox.files import OutboxFiles, unavailable
-from keepline.outbox.reader import backlog, read
 from keepline.outbox.segments import segment_numbers
 from keepline.outbox.sqlite import reading
 

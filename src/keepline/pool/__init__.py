@@ -7,6 +7,9 @@ A call is pickled in the caller's thread and queued; the pool's one thread, the 
 workers, one at a time to each, so it is known what a dead worker had. A worker ends when its owner tells it
 to, or dies.
 
+Where workers are forked, that is done in submit(), in the caller's thread, and nowhere else (starter.py says
+why). A worker that died with a call is replaced at once all the same, by one with an interpreter of its own.
+
 The order of stopping, and why:
 
 1. No more calls are taken, so there is an end to wait for.
@@ -31,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from keepline.errors import CallNotSent, ConfigError, PoolError, PoolStopped
 from keepline.pool.manager import LONGEST_WAIT, Manager
-from keepline.pool.workers import Settings
+from keepline.pool.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,8 +58,10 @@ class Pool:
     server serves its parent alone: with that context, the workers of a forked child are spawned.
 
     Args:
-        factory: builds the resident, once in each worker; must be picklable unless workers are forked. If the
-            resident has a ``close()``, it is called when the worker ends.
+        factory: builds the resident, once in each worker; must be picklable unless workers are forked. Even
+            then, a dead worker's call waits for the next submit() if the factory can't be had in a fresh
+            interpreter, as a lambda or what ``__main__`` defines. If the resident has a ``close()``, it is
+            called when the worker ends.
         workers: how many at most; each is started when there is a call for it.
         context: of multiprocessing, how to start workers; None for the default at that time.
         attempts: how many workers may die under a call, and how many starts may fail in a row, until it is
@@ -104,9 +109,10 @@ class Pool:
         return 0 if self._manager is None else self._manager.calls.pending
 
     def submit(self, method: str, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have a worker call a method of its resident. Never waits for a worker.
+        """Have a worker call a method of its resident. Never waits for a worker, but may have to fork one.
 
-        A call is carried out once, or again when a worker died under it: it should bear that.
+        It forks none in a callback of a future: that is the manager's thread. A call is carried out once, or
+        again when a worker died under it: it should bear that.
 
         Args:
             method: its name.
@@ -121,7 +127,7 @@ class Pool:
         Raises:
             CallNotSent: the arguments can't be pickled.
             PoolStopped: stop() was called.
-            PoolError: no thread or file descriptor is to be had for the manager.
+            PoolError: no worker lives and none can be forked, or the manager can't be started.
         """
         try:
             body = pickle.dumps((method, args, kwargs), pickle.HIGHEST_PROTOCOL)
@@ -172,13 +178,13 @@ class Pool:
             self._manager.hang_up()
             self._manager = None
         if self._manager is None:
-            self._manager = self._start()
+            self._manager = self._make_manager()
         return self._manager
 
-    def _start(self) -> Manager:
+    def _make_manager(self) -> Manager:
         try:
             manager = Manager(self._settings)
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             raise PoolError(
                 f"pool `{self._settings.name}` can't start its manager: {error}; try again later"
             ) from error

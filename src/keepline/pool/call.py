@@ -94,8 +94,8 @@ class Call:
 class Calls:
     """The calls of a pool that aren't done: those that wait, in order, and those that workers have.
 
-    put() is for any thread that has the pool's lock, pending for any; the others are for the manager, and
-    give_up() for who acts in its place.
+    put() is for any thread that has the pool's lock, pending and len() for any; the others are for the
+    manager, and give_up() for who acts in its place.
     """
 
     def __init__(self) -> None:
@@ -106,8 +106,8 @@ class Calls:
             tuple[int, Call]
         ] = []  # a heap of what dead workers had, older than all in the queue
 
-    def __bool__(self) -> bool:
-        return bool(self._open)
+    def __len__(self) -> int:
+        return len(self._open)
 
     @property
     def pending(self) -> int:

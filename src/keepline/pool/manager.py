@@ -1,8 +1,8 @@
 """The manager: the thread that runs a pool's workers, and the order of their stopping.
 
-It alone changes the workers and settles futures. Other threads put calls into its queue or say when to stop,
-and ring a bell that it hears; it takes no lock of theirs, so nothing that a signal handler interrupted can
-hold it up. Between events it sleeps in poll(2), with a timeout only when there is a deadline.
+It alone gives calls to workers and settles futures. Other threads fork a worker, put a call into its queue or
+say when to stop, and ring a bell that it hears; it takes no lock of theirs, so nothing that a signal handler
+interrupted can hold it up. Between events it sleeps in poll(2), with a timeout only when there is a deadline.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from keepline.errors import PoolError
 from keepline.pool.call import Calls
-from keepline.pool.workers import Settings, Workers
+from keepline.pool.workers import Workers
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from keepline.pool.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -41,14 +44,13 @@ class Phase(enum.Enum):
 
 
 class Manager:
-    """The thread with its workers and calls; it works from the moment it is made.
+    """The thread with its workers and calls; it is started at the first call.
 
     Args:
         settings: the pool's.
 
     Raises:
         OSError: no file descriptor is to be had.
-        RuntimeError: no thread is to be had.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -64,25 +66,43 @@ class Manager:
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._selector.register(self._ear, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._run, name=f"{settings.name}-manager", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self.let_go()
-            raise
+        self._runners: list[threading.Thread | None] = []  # the first one counts, None if it was never to run
+        self._beginning = False
 
     def take(self, method: str, body: bytes) -> Future[Any]:
-        """Put a call behind all others.
+        """Put a call behind all others, and fork a worker for it if there is none.
 
         Args:
             method: its method's name.
             body: pickled (method, args, kwargs).
+
+        Raises:
+            PoolError: no worker lives and none can be forked, or no thread is to be had.
         """
+        if threading.current_thread() not in self._runners:  # but a future's callback
+            self.workers.provide()
+        self._begin()
         future = self.calls.put(method, body)
         self._ring()
         if self.ended:  # a signal handler stopped the pool in the middle of this
+            self.workers.close()
             self._given_up += self.calls.give_up(self._name)
         return future
+
+    def _begin(self) -> None:
+        # A signal handler may come in the middle of this, to submit or stop. If it raises, a thread may have
+        # been started or not: the next submit() starts another unless one runs, and only the first goes on.
+        if self._beginning or self._runners:
+            return
+        self._beginning = True
+        try:
+            threading.Thread(target=self._run, name=f"{self._name}-manager", daemon=True).start()
+        except RuntimeError as error:
+            raise PoolError(
+                f"pool `{self._name}` can't start its manager: {error}; try again later"
+            ) from error
+        finally:
+            self._beginning = False
 
     def ask_to_stop(self, timeout: float) -> None:
         """Begin to stop; when asked twice, the earlier end counts.
@@ -104,9 +124,15 @@ class Manager:
         Returns:
             how many calls were given up.
         """
-        if threading.current_thread() is not self._thread:
-            self._thread.join(timeout + _STOP_MARGIN)
-            if self._thread.is_alive():
+        if self._beginning or threading.current_thread() in self._runners:
+            return self._given_up
+        self._runners.append(None)
+        thread = self._runners[0]
+        if thread is None:  # the first submit() failed, or was interrupted by who waits here
+            self._clear_up()
+        else:
+            thread.join(timeout + _STOP_MARGIN)
+            if thread.is_alive():
                 self._end()
         return self._given_up
 
@@ -125,6 +151,10 @@ class Manager:
             self._bell.send(b"!")
 
     def _run(self) -> None:
+        this = threading.current_thread()
+        self._runners.append(this)
+        if self._runners[0] is not this:
+            return
         try:
             while self._advance(time.monotonic()) is not Phase.ENDED:
                 if self._phase is Phase.SERVING:
@@ -132,15 +162,14 @@ class Manager:
                 for key, _ in self._selector.select(self._patience()):
                     if key.data is None:
                         self._ear.recv(4096)
+                        self.workers.notice()
                     else:
                         self.workers.attend(key.data, key.fd)
         except Exception as error:
             logger.warning("the manager of pool %s failed: %s", self._name, type(error).__name__)
             logger.debug("it was", exc_info=True)
         finally:
-            self._end()
-            self.workers.close()
-            self._ear.close()
+            self._clear_up()
 
     def _advance(self, now: float) -> Phase:
         self.workers.expire(now)
@@ -167,3 +196,8 @@ class Manager:
         self.ended = True
         self.workers.kill()
         self._given_up += self.calls.give_up(self._name)
+
+    def _clear_up(self) -> None:
+        self._end()
+        self.workers.close()
+        self._ear.close()

@@ -17,13 +17,14 @@ import selectors
 import signal
 import socket
 import time
-import warnings
 from typing import TYPE_CHECKING, Any, cast
 
-from keepline.pool.worker import CALL, CHUNK, Frames, frame, serve
+from keepline.pool.forking import forking, holding_signals
+from keepline.pool.fresh import FreshProcess
+from keepline.pool.worker import CALL, CHUNK, FACTORY, Frames, frame, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from multiprocessing.context import BaseContext
 
     from keepline.pool.call import Call
@@ -35,6 +36,7 @@ _NO_SIGPIPE = getattr(socket, "MSG_NOSIGNAL", 0)
 class State(enum.Enum):
     """What a worker is doing. It moves down this list, and between IDLE and BUSY; it can die in any."""
 
+    NEW = "is being started, or the manager hasn't noticed it yet"
     STARTING = "builds its resident, until its deadline"
     IDLE = "waits for a call"
     BUSY = "has one call"
@@ -45,7 +47,6 @@ class WorkerProcess:
     """One worker process.
 
     Args:
-        factory: builds the resident, in the worker.
         name: the process' name, for multiprocessing.
         start_timeout: how long it may take until it is ready, seconds.
 
@@ -53,14 +54,15 @@ class WorkerProcess:
         OSError: no socket is to be had.
     """
 
-    def __init__(self, factory: Callable[[], object], name: str, start_timeout: float) -> None:
-        self.state = State.STARTING
-        self.deadline = time.monotonic() + start_timeout
+    def __init__(self, name: str, start_timeout: float) -> None:
+        self.state = State.NEW
+        self.deadline = math.inf
         self.was_ready = False
-        self.pid = 0
+        self.was_unfit = False  # it couldn't take over the factory
+        self.pid = 0  # until it is started
         self.problem = ""  # why it died before it was ready, as far as is known
-        self._factory = factory
         self._name = name
+        self._start_timeout = start_timeout
         self._call: Call | None = None
         self._process: Any = None
         self._pidfd: int | None = None
@@ -69,38 +71,62 @@ class WorkerProcess:
         self.sock, self._theirs = socket.socketpair()
         self.sock.setblocking(False)
 
-    def start(self, context: BaseContext) -> None:
-        """Start the process.
+    def start(self, context: BaseContext, factory: Callable[[], object]) -> None:
+        """Start the process by multiprocessing.
 
         Args:
             context: how.
+            factory: builds the resident, in the worker.
 
         Raises:
             Exception: whatever multiprocessing raises, for example OSError, or PicklingError for the factory.
         """
         try:
-            self._start(context)
+            self._start(context, factory)
         except ChildProcessError:
             # This process was forked by one that has a fork server, which serves none but its parent.
-            self._start(multiprocessing.get_context("spawn"))
-        self._theirs.close()
-        self.pid = self._process.pid
+            self._start(multiprocessing.get_context("spawn"), factory)
         getattr(multiprocessing.process, "_children", set()).discard(self._process)
-        if hasattr(os, "pidfd_open"):
-            with contextlib.suppress(OSError):  # an old kernel, a sandbox, no descriptor left
-                self._pidfd = os.pidfd_open(self.pid)
+        self._finish_start()
 
-    def _start(self, context: BaseContext) -> None:
-        method = context.get_start_method()
+    def start_fresh(self, factory: bytes) -> None:
+        """Start the process with an interpreter of its own.
+
+        Args:
+            factory: what builds the resident, pickled.
+
+        Raises:
+            Exception: see FreshProcess.
+        """
+        with holding_signals():
+            self._process = FreshProcess(self._theirs.fileno())
+        self._unsent = memoryview(frame(FACTORY, factory))
+        self._finish_start()
+
+    def _start(self, context: BaseContext, factory: Callable[[], object]) -> None:
         self._process = cast("Any", context).Process(
             target=serve,
-            args=(self._theirs, self._factory, os.getpid()),
-            kwargs={"direct": method != "forkserver"},
+            args=(self._theirs, factory, os.getpid()),
+            kwargs={"direct": context.get_start_method() != "forkserver"},
             name=self._name,
             daemon=False,
         )
-        with _forking() if method == "fork" else contextlib.nullcontext():
+        with forking() if context.get_start_method() == "fork" else contextlib.nullcontext():
             self._process.start()
+
+    def _finish_start(self) -> None:
+        self._theirs.close()
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):  # an old kernel, a sandbox, no descriptor left
+                self._pidfd = os.pidfd_open(self._process.pid)
+        self.pid = self._process.pid  # last: from now on it is the manager's
+
+    def break_off(self) -> None:
+        """Undo a start that wasn't finished."""
+        if self._process is not None and self._process.pid:
+            self._process.kill()
+            self.reap()
+        self.close()  # by which it ends, should it have come into being after all
 
     @property
     def sentinel(self) -> int:
@@ -111,6 +137,11 @@ class WorkerProcess:
     def events(self) -> int:
         """What to wait for on the socket, as a selectors event mask."""
         return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
+
+    def be_noticed(self) -> None:
+        """Note that the manager watches it now."""
+        self.state = State.STARTING
+        self.deadline = time.monotonic() + self._start_timeout
 
     def be_ready(self) -> None:
         """Note that the resident is built."""
@@ -173,7 +204,8 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Kill the process. For any thread."""
-        self.state = State.DOOMED
+        if self.state is not State.NEW:  # it would miss being noticed
+            self.state = State.DOOMED
         self.deadline = math.inf
         with contextlib.suppress(ProcessLookupError, ValueError):  # it has died, or is reaped
             if self._pidfd is not None:
@@ -211,22 +243,8 @@ class WorkerProcess:
     def let_go(self) -> None:
         """Close the owner's ends, in a forked child; the child may be the worker, which needs its own end."""
         self.sock.close()
+        if isinstance(self._process, FreshProcess):
+            self._process.close()
         pidfd, self._pidfd = self._pidfd, None
         if pidfd is not None:
             os.close(pidfd)
-
-
-@contextlib.contextmanager
-def _forking() -> Iterator[None]:
-    # Python 3.12 and later warn that other threads may hold locks at a fork; a worker that meets one isn't
-    # ready in time, and is replaced. The filter stays, since catch_warnings isn't safe in a thread: it would
-    # undo what other threads have changed meanwhile.
-    warnings.filterwarnings(
-        "ignore", "This process .* is multi-threaded", DeprecationWarning, r"multiprocessing\.popen_fork"
-    )
-    # Until the worker has handlers of its own, a signal would run the owner's in it.
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)

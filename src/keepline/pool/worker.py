@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FACTORY = b"f"  # to a fresh worker, before all else: the pickled factory
 CALL = b"c"  # to the worker: pickled (method, args, kwargs)
+UNFIT = b"u"  # from a fresh worker: a pickled Failure, of unpickling the factory
 READY = b"r"  # from the worker: its resident is built
 VALUE = b"v"  # from the worker: the pickled result of the call
 ERROR = b"e"  # from the worker: a pickled Failure, of the call, or of the factory when it wasn't ready yet
@@ -52,7 +54,7 @@ def frame(kind: bytes, body: bytes) -> bytes:
     """Make a frame: one message between a pool and a worker.
 
     Args:
-        kind: one of the four kinds above.
+        kind: one of the kinds above.
         body: what the kind says.
     """
     return _HEADER.pack(kind, len(body)) + body
@@ -85,17 +87,26 @@ class Frames:
         return frames
 
 
-def serve(sock: socket.socket, factory: Callable[[], object], owner: int, *, direct: bool) -> None:
+def serve(sock: socket.socket, factory: Callable[[], object] | None, owner: int, *, direct: bool) -> None:
     """Build the resident, carry out calls on it until told to end, close it.
 
     Args:
         sock: the worker's end of its socket.
-        factory: builds the resident.
+        factory: builds the resident; None if it comes over the socket.
         owner: pid of the process that owns the pool.
         direct: whether the owner is this process' parent (with a fork server it isn't).
     """
     _take_over_signals()
     line = _Line(sock, owner, direct=direct)
+    if factory is None:
+        for first in line.calls():
+            try:
+                factory = pickle.loads(first)  # noqa: S301 - our own pool pickled it
+            except BaseException as error:
+                line.send(UNFIT, _describe(error))
+            break
+    if factory is None:  # told to end, or unfit
+        return
     try:
         resident = factory()
     except BaseException as error:  # even SystemExit has to be told
@@ -167,7 +178,7 @@ class _Line:
         """Send a frame; when the owner has died, drop it.
 
         Args:
-            kind: READY, VALUE or ERROR.
+            kind: one that a worker sends.
             body: what the kind says.
         """
         rest = memoryview(frame(kind, body))

@@ -1,6 +1,6 @@
 """The workers of a pool together: who gets the next call, when to start one more, what a death means.
 
-Everything here runs in the manager's thread, but for the few methods that say otherwise.
+Everything here runs in the manager's thread, but for the methods that say otherwise.
 """
 
 from __future__ import annotations
@@ -8,38 +8,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import multiprocessing
 import pickle
 import selectors
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keepline.errors import PoolError, WorkerCrashed
-from keepline.pool.process import State, WorkerProcess
-from keepline.pool.worker import READY
+from keepline.pool.process import State
+from keepline.pool.starter import CannotReplace, Starter
+from keepline.pool.worker import READY, UNFIT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from multiprocessing.context import BaseContext
-
     from keepline.pool.call import Call, Calls
+    from keepline.pool.process import WorkerProcess
+    from keepline.pool.settings import Settings
     from keepline.pool.worker import Failure
 
 logger = logging.getLogger(__name__)
 
 _CLEAN = "exit code 0"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a pool was told; see Pool."""
-
-    factory: Callable[[], object]
-    workers: int
-    context: BaseContext | None
-    attempts: int
-    start_timeout: float
-    name: str
 
 
 class Workers:
@@ -55,12 +41,14 @@ class Workers:
         self._settings = settings
         self._calls = calls
         self._selector = selector
-        self._workers: list[WorkerProcess] = []
+        self._starter = Starter(settings)
+        self._workers = self._starter.workers
         self._failures = 0  # of starts, in a row
+        self._replaceable = True  # by a worker that the manager starts
         self._ending = False
 
     def __bool__(self) -> bool:
-        return bool(self._workers)
+        return any(worker.state is not State.NEW for worker in self._workers)
 
     @property
     def pids(self) -> list[int]:
@@ -71,6 +59,38 @@ class Workers:
     def deadline(self) -> float:
         """When expire() is due, by the monotonic clock; infinite if never."""
         return min((worker.deadline for worker in self._workers), default=math.inf)
+
+    def provide(self) -> None:
+        """Fork a worker for a call about to be put, if there is none for it. For the thread that submits.
+
+        Raises:
+            PoolError: no worker lives, and none can be forked.
+        """
+        living = sum(worker.state is not State.DOOMED for worker in tuple(self._workers))
+        if (
+            len(self._calls) < living  # each has at most one of them, so this call finds one that has none
+            or len(self._workers) >= self._settings.workers
+            or self._failures >= self._settings.attempts
+            or not self._settings.forks
+        ):
+            return
+        try:
+            self._starter.fork()
+        except (OSError, RuntimeError, AssertionError) as error:  # not what a signal handler may raise
+            text = f"pool `{self._settings.name}` can't fork a worker: {type(error).__name__}: {error}"
+            if not living:
+                raise PoolError(f"{text}; try again later") from error
+            logger.warning("%s; %d others go on", text, living)
+
+    def notice(self) -> None:
+        """Watch the workers that were forked meanwhile."""
+        for worker in tuple(self._workers):
+            if worker.state is State.NEW and worker.pid:
+                worker.be_noticed()
+                self._selector.register(worker.sock, worker.events, worker)
+                self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
+                if self._ending:
+                    worker.kill()
 
     def hand_out(self) -> None:
         """Give calls to the workers that are idle, and start workers for the calls that are left."""
@@ -128,9 +148,11 @@ class Workers:
             worker.kill()
 
     def close(self) -> None:
-        """Close what belongs to those that are left, when the manager has failed."""
-        for worker in self._workers:
-            worker.close()
+        """Kill and reap those that are left, at the manager's end or after it. For any thread."""
+        for worker in tuple(self._workers):
+            if worker.pid and self._starter.remove(worker):  # one that is being started is its starter's
+                worker.kill()
+                worker.reap()
 
     def let_go(self) -> None:
         """Close what a forked child has inherited; the owner keeps its own."""
@@ -138,32 +160,24 @@ class Workers:
             worker.let_go()
 
     def _lacks_a_worker(self) -> bool:
-        starting = sum(worker.state is State.STARTING for worker in self._workers)
+        starting = sum(worker.state in (State.NEW, State.STARTING) for worker in self._workers)
         return (
             self._calls.waiting > starting
             and len(self._workers) < self._settings.workers
             # When starts fail while other workers live, the calls are left to those.
             and self._failures < self._settings.attempts
+            and self._replaceable
         )
 
     def _start(self) -> None:
         try:
-            worker = WorkerProcess(
-                self._settings.factory, f"{self._settings.name}-worker", self._settings.start_timeout
-            )
-        except OSError as error:
-            self._count_failure(f"{type(error).__name__}: {error}")
-            return
-        self._workers.append(worker)  # before the fork: let_go() closes in the child what is listed here
-        try:
-            worker.start(self._settings.context or multiprocessing.get_context())
+            self._starter.start()
+        except CannotReplace as error:
+            self._do_without_replacement(str(error))
         except Exception as error:
-            self._workers.remove(worker)
-            worker.close()
             self._count_failure(f"{type(error).__name__}: {error}")
         else:
-            self._selector.register(worker.sock, worker.events, worker)
-            self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
+            self.notice()
 
     def _hear(self, worker: WorkerProcess, kind: bytes, body: bytes) -> None:
         if kind == READY:
@@ -173,6 +187,7 @@ class Workers:
             self._calls.remove(call).answer(kind, body, worker.pid)
         else:
             failure: Failure = pickle.loads(body)  # noqa: S301 - our own worker pickled it
+            worker.was_unfit = kind == UNFIT
             worker.problem = failure.title
             logger.debug("in pool worker %d:\n%s", worker.pid, failure.traceback)
 
@@ -180,12 +195,14 @@ class Workers:
         with contextlib.suppress(KeyError):  # it had closed its socket before
             self._selector.unregister(worker.sock)
         self._selector.unregister(worker.sentinel)
-        self._workers.remove(worker)
+        self._starter.remove(worker)
         how = worker.reap()
         call = worker.take_call()
         if self._ending:
             if how != _CLEAN:
                 self._warn(worker, how, "at the stop")
+        elif worker.was_unfit:
+            self._do_without_replacement(worker.problem)
         elif not worker.was_ready:
             self._count_failure(worker.problem or f"worker {worker.pid} ended by {how} before it was ready")
         else:
@@ -212,10 +229,18 @@ class Workers:
             "worker %d of pool %s ended by %s; %s", worker.pid, self._settings.name, how, then, extra=extra
         )
 
+    def _do_without_replacement(self, problem: str) -> None:
+        self._replaceable = False
+        if self._failures:  # the next fork may fail as the last did, and it may never come
+            self._count_failure(problem)
+            return
+        text = "pool %s can't replace a worker without a fork (%s); %d calls wait for the next submit()"
+        logger.warning(text, self._settings.name, problem, self._calls.waiting)
+
     def _count_failure(self, problem: str) -> None:
         self._failures += 1
         logger.warning("pool %s can't start a worker: %s", self._settings.name, problem)
-        if self._failures < self._settings.attempts or self._workers:
+        if self._workers or (self._replaceable and self._failures < self._settings.attempts):
             return
         name, times = self._settings.name, self._failures
         self._failures = 0

@@ -44,6 +44,7 @@ class InlineRelay:
         self._mutex = threading.Lock()
         self._thread: threading.Thread | None = None
         self._relay: Future[Relay | None] = Future()
+        self._used = False
         self._next_look = 0.0
         self._warned_at = float("-inf")
 
@@ -57,8 +58,12 @@ class InlineRelay:
         found = cls._made.get(settings.outbox)
         if found is None:
             found = cls._made.setdefault(settings.outbox, cls(settings))
-            atexit.register(found.stop, settings.tuning.exit_timeout)
+            atexit.register(found._at_exit)
         return found
+
+    def _at_exit(self) -> None:
+        if self._used:
+            self.stop(self._settings.tuning.exit_timeout)
 
     def ensure(self, *, now: bool) -> None:
         """See to it that a relay lives; a failure is logged, since the events are safe in the outbox.
@@ -71,6 +76,7 @@ class InlineRelay:
             # connections here would end them there.
             self._left_alone.append(self._relay)
             self._begin()
+        self._used = True
         if self._thread is not None and self._thread.is_alive():
             return
         with self._mutex:
@@ -144,7 +150,10 @@ class InlineRelay:
         if relay is not None:
             relay.stop()
         self._thread.join(self._settings.tuning.stop_timeout + 1.0)
+        if not self._thread.is_alive():
+            self._thread = None
         self._next_look = 0.0
+        self._used = False
         return delivered
 
     def _something_waits(self) -> bool:

@@ -86,7 +86,7 @@ class RelayLock:
     @property
     def held(self) -> bool:
         """Whether it hasn't been given back."""
-        return not self._file.closed
+        return self._file.fd >= 0
 
     @classmethod
     def take(cls, files: OutboxFiles) -> RelayLock | None:

@@ -114,9 +114,11 @@ def leave(status: int) -> None:
         status: the exit status.
     """
     main = threading.main_thread()
-    left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not main]
+    left = [thread.name for thread in threading.enumerate() if thread is not main]
     if left:
+        # The interpreter would wait for some of them for ever, whether daemons or not.
         log.warning("ends without waiting for the threads %s", ", ".join(left))
         logging.shutdown()
+        sys.stdout.flush()
         os._exit(status)
     raise SystemExit(status)

@@ -10,11 +10,9 @@ import asyncio
 import logging
 import time
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from keepline.config import Settings
-from keepline.destinations.connect import connect
 from keepline.destinations.curl import CurlLoop
 from keepline.destinations.legs import parse
 from keepline.errors import OutboxError, RelayError
@@ -24,9 +22,8 @@ from keepline.outbox.ledger import Ledger
 from keepline.relay.bell import hang
 from keepline.relay.idleness import Idleness
 from keepline.relay.inbound import Inbound
-from keepline.relay.lane import Lane
+from keepline.relay.lanes import Lanes
 from keepline.relay.lock import RelayLock
-from keepline.relay.policy import LaneState
 from keepline.relay.pruner import Pruner
 from keepline.relay.trouble import Trouble
 
@@ -56,7 +53,6 @@ class Relay:
         self._failed: BaseException | None = None
         self._stopping = False
         self._ended: list[Ended] = []
-        self._lanes: list[Lane] = []
         self._settling: asyncio.Handle | None = None
         self._taking: asyncio.Handle | None = None
         self._reading = Trouble("take events in")
@@ -71,25 +67,21 @@ class Relay:
             self._loop = asyncio.new_event_loop()
             self._loop.set_exception_handler(self._on_error)
             opened.callback(self._loop.close)
-            self._bell = hang(self._files.journal)
+            files = self._files
+            self._bell = hang(files.journal, needed=(files.journal, files.relay_lock, files.ledger))
             opened.callback(self._bell.close)
             self._curl = CurlLoop(self._loop, connections=self._tuning.max_connections * len(legs))
             opened.callback(self._curl.close)
-            opened.callback(self._close_lanes)
-            ids = self._ledger.register([leg.leg.name for leg in legs], LaneState.OPEN.value)
-            for leg in legs:
-                lane = Lane(
-                    leg.leg.name,
-                    ids[leg.leg.name],
-                    self._ledger,
-                    self._tuning,
-                    self._loop,
-                    connect=partial(connect, leg, self._loop, self._curl, self._tuning.max_connections),
-                    ended=self._ended.append,
-                    wake=self._settle_soon,
-                )
-                self._lanes.append(lane)
-            self._inbound = Inbound(self._files, self._ledger, self._tuning, list(ids.values()))
+            self._lanes = Lanes(
+                self._ledger,
+                self._tuning,
+                self._loop,
+                self._curl,
+                ended=self._ended.append,
+                wake=self._settle_soon,
+            )
+            opened.callback(self._lanes.close, _CLOSE_SECONDS)
+            self._inbound = Inbound(self._files, self._ledger, self._tuning, self._lanes.open(legs))
             self._pruner = Pruner(self._ledger, self._tuning.retention)
             self._idleness = Idleness(
                 self._loop,
@@ -105,11 +97,14 @@ class Relay:
         Raises:
             RelayError: something nobody foresaw went wrong; nothing is lost.
         """
-        with self._opened:
-            self._loop.add_reader(self._bell.fileno(), self._on_bell)
-            self._ring()
-            self._loop.run_forever()
-        self._idleness.over()
+        try:
+            with self._opened:
+                self._loop.add_reader(self._bell.fileno(), self._on_bell)
+                self._ring()
+                self._loop.run_forever()
+                self._mark_the_rest()
+        finally:
+            self._idleness.over()
         if self._failed is not None:
             raise RelayError(f"the relay of {self._files.folder} ends: {self._failed}") from self._failed
 
@@ -147,7 +142,7 @@ class Relay:
             self._ring()
         else:
             # At once: what is under way can't be marked any more.
-            self._fail(RelayError(f"the journal's folder {self._files.journal} is gone"))
+            self._fail(RelayError("its journal, ledger or lock is gone"))
 
     def _fail(self, error: BaseException) -> None:
         self._failed = error
@@ -163,11 +158,10 @@ class Relay:
             return
         try:
             if self._inbound.take_in():
-                for lane in self._lanes:
-                    lane.more()
+                self._lanes.more()
                 # Through the loop, so that answers are taken between two batches.
                 self._ring()
-            self._pump()
+            self._lanes.pump()
         except OutboxError as error:
             self._try_later(error)
             return
@@ -179,10 +173,6 @@ class Relay:
             self._taking.cancel()
         self._taking = self._loop.call_later(self._reading.again_after(error), self._take_in)
 
-    def _pump(self) -> None:
-        for lane in self._lanes:
-            lane.pump()
-
     def _settle_soon(self) -> None:
         if self._settling is None:
             # One transaction for all that was answered in this turn of the loop.
@@ -192,36 +182,29 @@ class Relay:
         self._settling = None
         try:
             self._mark()
-            self._hold(self._stopping)
-            self._pump()
+            self._lanes.hold(self._stopping)
+            self._lanes.pump()
         except OutboxError as error:
             # What is answered and can't be marked would be delivered again: begin nothing more.
-            self._hold(True)
+            self._lanes.hold(True)
             self._settling = self._loop.call_later(self._writing.again_after(error), self._settle)
             return
         self._writing.over()
         self._look_after()
-        if self._stopping and not any(lane.busy for lane in self._lanes):
+        if self._stopping and not self._lanes.busy:
             self._loop.stop()
-
-    def _hold(self, held: bool) -> None:
-        for lane in self._lanes:
-            lane.hold(held)
 
     def _mark(self) -> None:
         with self._ledger.transaction():
             if self._ended:
                 self._ledger.end(self._ended, time.time())
-            for lane in self._lanes:
-                lane.describe()
+            self._lanes.describe()
         self._ended.clear()
-        for lane in self._lanes:
-            lane.described()
+        self._lanes.described()
 
     def _look_after(self) -> None:
         self._pruner.look()
-        nothing_to_do = all(lane.idle for lane in self._lanes)
-        self._idleness.tell(nothing_to_do and self._taking is None and self._settling is None)
+        self._idleness.tell(self._lanes.idle and self._taking is None and self._settling is None)
 
     def _end_if_idle(self) -> None:
         try:
@@ -243,23 +226,20 @@ class Relay:
         if self._stopping:
             return
         self._stopping = True
-        self._hold(True)
+        self._lanes.hold(True)
         self._loop.call_later(self._tuning.stop_timeout, self._loop.stop)
         self._settle_soon()
 
-    def _close_lanes(self) -> None:
-        deadline = time.monotonic() + _CLOSE_SECONDS
-        for lane in self._lanes:
-            lane.close(timeout=0.0)
-        # All have been told: they end side by side, within one bound.
-        for lane in self._lanes:
-            lane.close(timeout=max(deadline - time.monotonic(), 0.0))
-
-    def _close_ledger(self) -> None:
+    def _mark_the_rest(self) -> None:
         if not self._lock.held:
-            return  # Closed before, when the relay had nothing left to do.
+            return  # It had nothing left to do, and others may write the ledger now.
         try:
             self._mark()
-            self._ledger.close()
         except OutboxError as error:
             log.warning("%d deliveries can't be marked, and will be made again: %s", len(self._ended), error)
+
+    def _close_ledger(self) -> None:
+        try:
+            self._ledger.close()
+        except OutboxError as error:
+            log.warning("can't close the ledger, whose log the next relay takes up: %s", error)

@@ -20,9 +20,7 @@ def main() -> None:
                 leg.name: {
                     "kind": leg.kind,
                     "url": getattr(leg, "url", None) or leg.config.site,
-                    "bearer": leg.config.auth.get_bearer()
-                    if hasattr(leg.config, "auth")
-                    else leg.config.apiKey,
+                    "key": leg.config.auth.get_bearer() if leg.kind == "http" else leg.config.apiKey,
                 }
                 for leg in transport.transports
             },
@@ -33,4 +31,5 @@ def main() -> None:
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

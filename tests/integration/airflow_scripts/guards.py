@@ -73,4 +73,5 @@ def main() -> None:
     give(found)
 
 
-main()
+if __name__ == "__main__":
+    main()

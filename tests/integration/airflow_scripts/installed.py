@@ -66,4 +66,5 @@ def main() -> None:
     give(found)
 
 
-main()
+if __name__ == "__main__":
+    main()

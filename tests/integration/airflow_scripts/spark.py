@@ -25,4 +25,5 @@ def main() -> None:
     give([injected(transport) for transport in argument(1)])
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -28,4 +28,5 @@ def main() -> None:
     give({"plugins": [one["name"] for one in manager.get_plugin_info()]})
 
 
-main()
+if __name__ == "__main__":
+    main()

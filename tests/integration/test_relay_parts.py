@@ -1,0 +1,261 @@
+"""The relay's parts by themselves, on real ledgers and files: window, inbound, trouble, logs, masking."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from tests.support_relay import Settings, append, leg, transport
+
+from keepline.config import Leg
+from keepline.destinations.blocking import blocking
+from keepline.destinations.masking import excerpt, secrets_in_url, secrets_of
+from keepline.event import Event
+from keepline.outbox.delivery import DeliveryState, Ended, Pending
+from keepline.outbox.files import OutboxFiles
+from keepline.outbox.journal import Producer
+from keepline.outbox.ledger import Ledger
+from keepline.outbox.segments import segment_numbers
+from keepline.relay import trouble
+from keepline.relay.inbound import Inbound
+from keepline.relay.logs import MaskingFormatter
+from keepline.relay.window import Window
+from keepline.tuning import Tuning
+
+pytestmark = pytest.mark.timeout(60)
+
+KEY = "s3cr3t-key-of-nobody"
+
+
+@pytest.fixture
+def ledger(outbox: Path) -> Iterator[Ledger]:
+    one = Ledger(OutboxFiles(outbox))
+    yield one
+    one.close()
+
+
+def take_in(outbox: Path, ledger: Ledger, **tuning: int) -> int:
+    """Take everything in; the id of the one destination that there is."""
+    ident = ledger.register(["a"], "open")["a"]
+    inbound = Inbound(OutboxFiles(outbox), ledger, Tuning(**tuning), [ident])
+    while inbound.take_in():
+        pass
+    return ident
+
+
+# Window
+
+
+def drain(window: Window, chance: random.Random, *, at_once: int) -> list[Pending]:
+    """Take from a window as a lane does, with answers in any order, some of them to be tried again."""
+    ended: list[Pending] = []
+    given: list[Pending] = []
+    while not window.empty or given:
+        while len(given) < at_once and (one := window.take()) is not None:
+            assert one.run_key not in {each.run_key for each in given if each.run_key}
+            given.append(one)
+        one = given.pop(chance.randrange(len(given)))
+        if chance.random() < 0.3:
+            window.put_back(one)
+        else:
+            window.end(one)
+            ended.append(one)
+    return ended
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_window_gives_everything_once_and_each_run_in_its_order(
+    seed: int, outbox: Path, ledger: Ledger
+) -> None:
+    chance = random.Random(seed)
+    append(outbox, map(str, range(1500)), run=lambda n: chance.choice(["", *(f"run {k}" for k in range(40))]))
+    ident = take_in(outbox, ledger)
+    window = Window(lambda after, limit: ledger.pending(ident, after, limit), size=64)
+    ended = drain(window, chance, at_once=8)
+    assert sorted(one.event for one in ended) == list(range(1, 1501))
+    by_run = defaultdict(list)
+    for one in ended:
+        by_run[one.run_key].append(one.event)
+    assert all(events == sorted(events) for run, events in by_run.items() if run)
+    assert window.take() is None
+
+
+def test_a_window_holds_a_bounded_number_and_a_bounded_size(outbox: Path, ledger: Ledger) -> None:
+    append(outbox, map(str, range(1000)), size=100_000)
+    ident = take_in(outbox, ledger)
+    read: list[Pending] = []
+
+    def rows(after: int, limit: int) -> list[Pending]:
+        found = ledger.pending(ident, after, limit)
+        read.extend(found)
+        return found
+
+    assert Window(rows, size=70).take() is not None
+    assert len(read) == 70
+    read.clear()
+    assert Window(rows, size=1000).take() is not None
+    # 8 MB, and what one reading step of 64 has brought beyond.
+    assert len(read) == 128
+
+
+def test_a_window_learns_of_more_when_it_is_told(outbox: Path, ledger: Ledger) -> None:
+    ident = take_in(outbox, ledger)
+    window = Window(lambda after, limit: ledger.pending(ident, after, limit), size=64)
+    assert window.take() is None
+    assert window.empty
+    append(outbox, ["one"])
+    take_in(outbox, ledger)
+    assert window.take() is None
+    window.more()
+    assert not window.empty
+    one = window.take()
+    assert one is not None
+    assert not window.empty
+    window.end(one)
+    assert window.empty
+
+
+# Inbound
+
+
+def test_segments_that_are_done_are_deleted_as_they_are_taken_in(outbox: Path, ledger: Ledger) -> None:
+    files = OutboxFiles(outbox)
+    producer = Producer(files, segment_bytes=1000, lock_timeout=1)
+    for number in range(50):
+        producer.append(Event(b"{}" + b" " * 200, "r", "START", "tests", str(number)))
+    producer.close()
+    assert len(segment_numbers(files)) >= 10
+    ident = ledger.register(["a"], "open")["a"]
+    inbound = Inbound(files, ledger, Tuning(segment_bytes=1000), [ident])
+    most = len(segment_numbers(files))
+    assert inbound.take_in()
+    assert len(segment_numbers(files)) == most - 1
+    while inbound.take_in():
+        pass
+    assert len(segment_numbers(files)) <= 1
+    assert len(ledger.pending(ident, 0, 100)) == 50
+    gone: list[bool] = []
+    assert inbound.leave(lambda: gone.append(True))
+    assert gone == [True]
+    assert segment_numbers(files) == []
+
+
+def test_what_was_not_taken_in_keeps_the_journal(outbox: Path, ledger: Ledger) -> None:
+    ident = take_in(outbox, ledger)
+    append(outbox, ["one"])
+    inbound = Inbound(OutboxFiles(outbox), ledger, Tuning(), [ident])
+    assert not inbound.leave(lambda: pytest.fail("nobody may end now"))
+    assert inbound.take_in()
+    ledger.end([Ended(ident, 1, DeliveryState.DELIVERED, 1, "HTTP 201")], 1.0)
+    assert inbound.leave(lambda: None)
+
+
+# Trouble
+
+
+def test_trouble_is_tried_again_ever_less_often_logged_now_and_then_and_its_end_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr(trouble, "time", SimpleNamespace(monotonic=lambda: clock))
+    one = trouble.Trouble("write")
+    with caplog.at_level(logging.INFO):
+        one.over()
+        pauses = []
+        for _ in range(40):
+            pauses.append(one.again_after(OSError("full")))
+            clock += pauses[-1]
+        one.over()
+        one.over()
+    assert pauses[:6] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+    assert set(pauses[6:]) == {5.0}
+    assert caplog.messages == [*["can't write, and goes on trying: full"] * 3, "can write again"]
+
+
+# What may be shown
+
+
+@pytest.mark.parametrize(
+    ("params", "secrets"),
+    [
+        ({"auth": {"type": "api_key", "apiKey": KEY}}, {KEY}),
+        (
+            {"auth": {"type": "oauth2", "clientId": "an-id-123", "scope": ["read-all"]}},
+            {"an-id-123", "read-all"},
+        ),
+        ({"custom_headers": {"X-Any": KEY, "X-Short": "abc"}}, {KEY}),
+        ({"config": {"sasl.password": KEY, "acks": "all", "retries": 3}}, {KEY}),
+        ({"url": f"https://me-myself:{KEY}@host/path"}, {"me-myself", KEY}),
+        ({"url": "https://host/?a=t%6Fken77&b=plain-value"}, {"t%6Fken77", "token77", "plain-value"}),
+        ({"url": "http://[::1"}, set()),
+        ({"url": "https://host/path", "endpoint": "api/v1/lineage", "timeout": 5}, set()),
+    ],
+    ids=str,
+)
+def test_secrets_are_known_by_their_names_and_by_their_place_in_an_address(
+    params: dict[str, object], secrets: set[str]
+) -> None:
+    assert secrets_of(params) == secrets
+
+
+def test_an_address_shows_what_it_hides() -> None:
+    assert secrets_in_url("no address at all") == frozenset()
+    assert secrets_in_url("proxy-user:proxy-pass@host:3128") == frozenset()
+    assert secrets_in_url("http://proxy-user:proxy-pass@host:3128") == {"proxy-user", "proxy-pass"}
+
+
+def test_an_excerpt_hides_the_longer_of_two_secrets_first() -> None:
+    assert excerpt("key-of-mine-2 and key-of-mine", {"key-of-mine", "key-of-mine-2"}) == "*** and ***"
+
+
+def test_what_a_relay_logs_shows_no_key_in_a_traceback_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DD_API_KEY", "another-key-of-nobody")
+    formatter = MaskingFormatter("%(levelname)s %(message)s")
+    legs = {"a": leg("http://127.0.0.1:1", auth={"type": "api_key", "apiKey": KEY})}
+    formatter.hide(Settings.from_dict(transport(Path("/x"), legs)))
+    try:
+        raise RuntimeError(f"can't ask http://host/?key={KEY}")
+    except RuntimeError as error:
+        caught = (type(error), error, error.__traceback__)
+    record = logging.LogRecord("x", 40, "x", 1, "with %s and %s", (KEY, "another-key-of-nobody"), caught)
+    text = formatter.format(record)
+    assert text.startswith("ERROR with *** and ***\nTraceback")
+    assert "RuntimeError: can't ask http://host/?key=***" in text
+    assert KEY not in text
+
+
+# Settings of driven transports
+
+
+def test_transports_that_would_only_queue_are_made_to_answer_for_each_event() -> None:
+    once = {"total": 0, "status_forcelist": []}
+    nested = {
+        "transports": {
+            "h": {"type": "async_http", "url": "u", "retry": {"total": 9}},
+            "k": {"type": "kafka", "flush": False, "config": {"type": "x"}},
+            "t": {"type": "transform", "transport": {"type": "datadog", "apiKey": "k"}},
+            "o": {"type": "my.own.Transport", "auth": {"type": "jwt"}},
+        },
+        "list": [{"type": "http"}, "text", 7],
+    }
+    changed = blocking(Leg("c", "composite", 3, nested))
+    assert (changed.name, changed.kind, changed.priority) == ("c", "composite", 3)
+    assert changed.params == {
+        "transports": {
+            "h": {"type": "http", "url": "u", "retry": once},
+            "k": {"type": "kafka", "flush": True, "config": {"type": "x"}},
+            "t": {
+                "type": "transform",
+                "transport": {"type": "datadog", "apiKey": "k", "retry": once, "async_transport_rules": {}},
+            },
+            "o": {"type": "my.own.Transport", "auth": {"type": "jwt"}},
+        },
+        "list": [{"type": "http", "retry": once}, "text", 7],
+    }
+    assert blocking(Leg("a", "async_http", 0, {"url": "u"})).kind == "http"
+    assert nested["transports"]["h"]["type"] == "async_http"  # type: ignore[index]
