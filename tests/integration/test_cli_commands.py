@@ -310,7 +310,9 @@ def test_relay_delivers_in_the_foreground_and_a_second_one_is_refused(
     )
     arrive_once(destination, append(outbox, ["one"]))
     running.signal(signal.SIGINT)
-    assert said(running).splitlines() == [f"delivering from {outbox} to a"]
+    delivering, ending = said(running).splitlines()
+    assert delivering == f"delivering from {outbox} to a"
+    assert ending.endswith("the relay has been told to end")
 
 
 def test_relay_ends_when_idle_if_it_may(

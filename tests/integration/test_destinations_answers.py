@@ -108,6 +108,16 @@ def test_a_paused_lane_sends_one_probe_at_a_time(
     assert destination.in_flight_peak == 1
 
 
+def test_a_flood_of_refusals_does_not_flood_the_log(
+    destination: RecordingDestination, outbox: Path, deliver: Deliver, caplog: pytest.LogCaptureFixture
+) -> None:
+    destination.answer(422)
+    append(outbox, map(str, range(300)))
+    assert deliver({"a": leg(destination)}).idle()
+    assert account(outbox) == {"delivered": 0, "dead": 300, "pending": 0}
+    assert caplog.text.count("refused an event for good: HTTP 422") == 1
+
+
 def test_the_excerpt_of_an_answer_is_short_printable_and_on_one_line(
     destination: RecordingDestination, outbox: Path, deliver: Deliver
 ) -> None:

@@ -170,7 +170,7 @@ def test_a_transport_that_fails_is_out_and_loses_nothing(
     error: BaseException, own: type[OwnTransport], outbox: Path, deliver: Deliver
 ) -> None:
     own.act = staticmethod(raising(*[error] * 5))
-    names = append(outbox, map(str, range(10)))
+    names = append(outbox, map(str, range(10)), run=lambda _: "one run")
     relay = deliver({"mine": OWN}, backoff_first=0.3, backoff_max=0.3)
     until(lambda: status_of(outbox, "mine").state == "out")
     found = status_of(outbox, "mine")
@@ -273,7 +273,7 @@ def test_http_with_a_key_that_is_fetched_is_left_to_the_client_and_delivered_bef
 ) -> None:
     mine = leg(destination, type=kind, auth={"type": f"{HERE}.FetchedToken"})
     destination.answer(503)
-    names = append(outbox, map(str, range(10)))
+    names = append(outbox, map(str, range(10)), run=lambda _: "one run")
     relay = deliver({"a": mine})
     until(lambda: status_of(outbox, "a").state == "out")
     assert account(outbox) == {"delivered": 0, "dead": 0, "pending": 10}
@@ -310,7 +310,7 @@ def test_a_connection_that_is_reset_is_an_outage_for_a_driven_transport_too(
     destination: RecordingDestination, outbox: Path, deliver: Deliver
 ) -> None:
     destination.fault(Fault.RESET_BEFORE_ANSWER, times=3)
-    names = append(outbox, map(str, range(5)))
+    names = append(outbox, map(str, range(5)), run=lambda _: "one run")
     assert deliver({"a": leg(destination, auth={"type": f"{HERE}.FetchedToken"})}).idle()
     assert names_in(destination) == names
 

@@ -183,6 +183,19 @@ def test_a_lane_that_is_out_does_not_slow_the_others(
     relay.stop()
 
 
+def test_an_event_that_the_destination_always_fails_on_keeps_no_other_run_waiting_for_good(
+    destination: RecordingDestination, outbox: Path, deliver: Deliver
+) -> None:
+    destination.answer_with(lambda one: Answer(500 if name_of(one).startswith("0:") else 201))
+    append_runs(outbox)
+    deliver({"a": leg(destination)})
+    others = EVENTS - EVENTS // RUNS
+    until(lambda: account(outbox) == {"delivered": others, "dead": 0, "pending": EVENTS // RUNS})
+    assert in_order(names_in(destination))
+    # Of its own run none overtook it.
+    assert {name_of(one) for one in destination.received if one.status == 500} == {"0:000"}
+
+
 # Pauses
 
 

@@ -38,7 +38,7 @@ from tests.support_relay import (
 from keepline.config import Settings
 from keepline.demo.destination import RecordingDestination
 from keepline.outbox.files import OutboxFiles
-from keepline.relay import watch
+from keepline.relay import trouble, watch
 from keepline.relay.lock import RelayLock
 from keepline.relay.relay import Relay
 
@@ -191,7 +191,8 @@ def test_looks_for_a_relay_that_can_t_live_become_rare_and_are_told_of(
     started: list[float] = []
     clock = 1000.0
     monkeypatch.setattr(watch, "start", lambda settings: not started.append(clock))
-    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: clock))
+    for module in (watch, trouble):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock))
     settings = Settings.from_dict(transport(outbox, {"a": leg("http://127.0.0.1:1")}, look_every=5))
     watching = watch.Watch(settings)
     watching.look(now=True)

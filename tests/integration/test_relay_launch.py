@@ -162,6 +162,15 @@ def test_a_transport_of_the_user_s_own_is_found_where_the_starter_finds_it(
     until(lambda: written.exists() and written.read_text() == "one")
 
 
+def test_a_working_folder_that_is_gone_keeps_nobody_from_starting_a_relay(
+    outbox: Path, destination: RecordingDestination, environment: Path
+) -> None:
+    go = "import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone'); client.emit"
+    code = EMIT_ONE.replace("OpenLineageClient().emit", f"client = OpenLineageClient()\n{go}")
+    run(["-c", code], outbox, destination, environment)
+    arrive_once(destination, ["one"])
+
+
 @pytest.mark.parametrize("kilobytes", [60, 200, 5_000])
 def test_settings_can_be_of_any_size(kilobytes: int, outbox: Path, destination: RecordingDestination) -> None:
     legs = {"a": leg(destination, custom_headers={"X-Small": "x"}, retry={"note": "x" * kilobytes * 1000})}

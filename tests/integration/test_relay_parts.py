@@ -61,7 +61,7 @@ def drain(window: Window, chance: random.Random, *, at_once: int) -> list[Pendin
             given.append(one)
         one = given.pop(chance.randrange(len(given)))
         if chance.random() < 0.3:
-            window.put_back(one)
+            window.put_back(one, last=chance.random() < 0.5)
         else:
             window.end(one)
             ended.append(one)

@@ -16,10 +16,9 @@ from keepline.outbox.files import OutboxFiles
 from keepline.outbox.status import something_waits
 from keepline.relay.lock import RelayLock
 from keepline.relay.relay import Relay
+from keepline.relay.trouble import Seldom
 
 log = logging.getLogger(__name__)
-
-_WARN_EVERY = 60.0
 
 
 class InlineRelay:
@@ -46,7 +45,7 @@ class InlineRelay:
         self._relay: Future[Relay | None] = Future()
         self._used = False
         self._next_look = 0.0
-        self._warned_at = float("-inf")
+        self._seldom = Seldom()
 
     @classmethod
     def of(cls, settings: Settings) -> InlineRelay:
@@ -122,9 +121,7 @@ class InlineRelay:
                 made.set_result(None)
 
     def _warn(self, error: Exception) -> None:
-        clock = time.monotonic()
-        if clock - self._warned_at >= _WARN_EVERY:
-            self._warned_at = clock
+        if self._seldom.due():
             log.warning("keepline can't deliver from this process; events wait in the outbox: %s", error)
 
     def stop(self, timeout: float) -> bool:

@@ -22,6 +22,7 @@ from keepline.relay.policy import (
     pause,
     retry_after_seconds,
 )
+from keepline.relay.trouble import Seldom
 from keepline.relay.window import Window
 from keepline.tuning import Tuning
 
@@ -89,6 +90,7 @@ class Lane:
         self._failures = 0
         self._timer: asyncio.TimerHandle | None = None
         self._in_flight: dict[int, _Flight] = {}
+        self._refusals = Seldom()
         self._held = False
         self._destination = connect(self._on_answer)
         self._deadline = self._destination.timeout
@@ -154,7 +156,8 @@ class Lane:
             if current and self.state is not LaneState.OPEN:
                 self._recover(self._loop.time() - flight.began)
         else:
-            self._window.put_back(one)
+            # The next probe is another run's event: should this one alone be to blame, that will show.
+            self._window.put_back(one, last=current and self.state is not LaneState.OPEN)
             if current:
                 self._fail(verdict, answer)
         self._wake()
@@ -163,7 +166,7 @@ class Lane:
         self._window.end(one)
         state = DeliveryState.DELIVERED if verdict is Verdict.DELIVERED else DeliveryState.DEAD
         self._ended(Ended(self.ident, one.event, state, one.attempts, str(answer)))
-        if state is DeliveryState.DEAD:
+        if state is DeliveryState.DEAD and self._refusals.due():
             log.warning(
                 "destination `%s` refused an event for good: %s; it is kept as a dead letter",
                 self.name,

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import keepline
@@ -68,9 +68,7 @@ def start(settings: Settings) -> bool:
 
 
 def _spawn(settings: Settings, files: OutboxFiles, lock: RelayLock) -> None:
-    # An entry that isn't absolute means another folder there.
-    path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - resolve() would follow links
-    text = json.dumps({"settings": json.loads(settings.to_json()), "path": path}).encode()
+    text = json.dumps({"settings": json.loads(settings.to_json()), "path": _import_path()}).encode()
     # Its end can't be told by the pipe's: a process that was just forked from this one may keep that open.
     handed = len(text).to_bytes(LENGTH_BYTES, "big") + text
     try:
@@ -81,6 +79,15 @@ def _spawn(settings: Settings, files: OutboxFiles, lock: RelayLock) -> None:
         _hand_over(handed, _popen(files, lock, output), files)
     finally:
         os.close(output)
+
+
+def _import_path() -> list[str]:
+    path = []
+    for entry in sys.path:
+        # One that isn't absolute would mean another folder there; in a folder that is gone it means none.
+        with suppress(OSError):
+            path.append(os.path.abspath(os.fsdecode(entry)))  # noqa: PTH100 - resolve() would follow links
+    return path
 
 
 def _popen(files: OutboxFiles, lock: RelayLock, output: int) -> int:

@@ -84,6 +84,7 @@ def detached(folder: Path, lock_fd: int) -> None:
 
 def _take_settings() -> dict[str, Any]:
     # The starter may have been killed in the middle, with a fork of it keeping the pipe open.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(_TAKE_SECONDS)
     length = int.from_bytes(sys.stdin.buffer.read(LENGTH_BYTES), "big")
     text = sys.stdin.buffer.read(length)

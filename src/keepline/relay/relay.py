@@ -226,6 +226,7 @@ class Relay:
         if self._stopping:
             return
         self._stopping = True
+        log.info("the relay has been told to end")
         self._lanes.hold(True)
         self._loop.call_later(self._tuning.stop_timeout, self._loop.stop)
         self._settle_soon()

@@ -6,11 +6,12 @@ import logging
 import time
 
 from keepline.config import Settings
+from keepline.outbox.files import OutboxFiles
 from keepline.relay.launch import launched, reap, start
+from keepline.relay.trouble import Seldom
 
 log = logging.getLogger(__name__)
 
-_WARN_EVERY = 60.0
 _MOST_PATIENCE = 64
 
 
@@ -27,7 +28,7 @@ class Watch:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._next_look = 0.0
-        self._warned_at = float("-inf")
+        self._seldom = Seldom()
         self._patience = 1
 
     def look(self, *, now: bool) -> None:
@@ -45,17 +46,15 @@ class Watch:
         try:
             started = start(self._settings)
         except Exception as error:
-            self._warn(clock, "keepline can't start its relay; events wait in the outbox: %s", error)
+            if self._seldom.due():
+                log.warning("keepline can't start its relay; events wait in the outbox: %s", error)
             return
         if not started or now:
             self._patience = 1
             return
         self._patience = min(self._patience * 2, _MOST_PATIENCE)
-        if self._patience > 2:
-            log_file = self._settings.outbox / "relay.log"
-            self._warn(clock, "keepline's relay has ended again and was started anew; %s says why", log_file)
-
-    def _warn(self, clock: float, message: str, subject: object) -> None:
-        if clock - self._warned_at >= _WARN_EVERY:
-            self._warned_at = clock
-            log.warning(message, subject)
+        if self._patience > 2 and self._seldom.due():
+            log.warning(
+                "keepline's relay has ended again and was started anew; %s says why",
+                OutboxFiles(self._settings.outbox).relay_log,
+            )

@@ -52,9 +52,17 @@ class Window:
             self._fill()
         return self._ready.popleft() if self._ready else None
 
-    def put_back(self, one: Pending) -> None:
-        """Give back a delivery that has to be tried again; it is the next to go."""
-        self._ready.appendleft(one)
+    def put_back(self, one: Pending, *, last: bool) -> None:
+        """Give back a delivery that has to be tried again.
+
+        Args:
+            one: the delivery; its run goes on waiting for it.
+            last: whether it goes behind all that may go, and not before.
+        """
+        if last:
+            self._ready.append(one)
+        else:
+            self._ready.appendleft(one)
 
     def end(self, one: Pending) -> None:
         """Let go of a delivery that has ended; the next of its run may go."""
