@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from openlineage.client import OpenLineageClient
@@ -20,8 +23,24 @@ def client_transport(config: dict[str, Any] | None = None) -> dict[str, Any]:
     Args:
         config: what is handed to the client; ``None`` for nothing.
     """
-    client = OpenLineageClient(transport=NoopTransport(NoopConfig()), config=copy.deepcopy(config))
+    with _silent_about_its_transport():
+        client = OpenLineageClient(transport=NoopTransport(NoopConfig()), config=copy.deepcopy(config))
     return dict(client.config.transport or {})
+
+
+@contextmanager
+def _silent_about_its_transport() -> Iterator[None]:
+    # It says that it "will use `noop` transport": true of this client, and misleading in a scheduler's log.
+    client_log = logging.getLogger(OpenLineageClient.__module__)
+
+    def silent(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO
+
+    client_log.addFilter(silent)
+    try:
+        yield
+    finally:
+        client_log.removeFilter(silent)
 
 
 def keepline_settings(transport: dict[str, Any]) -> Settings | None:

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,9 @@ with DAG(
         EmptyOperator(task_id="first") >> EmptyOperator(task_id="second")
 """
 }
+
+
+Variant = tuple[Sequence[object], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,34 @@ class Airflow:
         log = done.stdout + done.stderr
         assert done.returncode == 0, f"{name} ended with {done.returncode}:\n{log[-6000:]}"
         return Outcome(json.loads(result.read_text()), log)
+
+    def variants(self, name: str, variants: Mapping[str, Variant]) -> dict[str, Outcome]:
+        """Run a script once for each of some variants, in children of one process.
+
+        Args:
+            name: of a script that leaves it to ``probe.run``.
+            variants: arguments and environment, by a name for the test.
+        """
+        handed = []
+        for number, (args, env) in enumerate(variants.values()):
+            files = {what: str(self.home / f"{number}.{what}") for what in ("result", "log")}
+            handed.append(
+                {
+                    **files,
+                    "args": list(map(json.dumps, args)),
+                    "env": {**env, "SCRIPT_RESULT": files["result"]},
+                }
+            )
+        command = [str(self.python), str(_SCRIPTS / f"{name}.py")]
+        done = self._run(command, {"SCRIPT_VARIANTS": json.dumps(handed)})
+        assert done.returncode == 0, f"{name} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        outcomes = {}
+        for what, one in zip(variants, handed, strict=True):
+            log = Path(one["log"]).read_text()
+            result = Path(one["result"])
+            assert result.exists(), f"{name} has no result for {what!r}:\n{log[-6000:]}"
+            outcomes[what] = Outcome(json.loads(result.read_text()), log)
+        return outcomes
 
     def command(self, *args: str, env: Mapping[str, str] | None = None) -> str:
         """Run a command of the environment's ``bin`` folder, and give its standard output.

@@ -97,7 +97,6 @@ def test_an_api_key_of_a_leg_can_stand_in_an_airflow_connection(airflow: Airflow
     assert found["the same"]
 
 
-@pytest.mark.xfail(reason="keepline.cli.common lets Airflow print to the standard output", strict=True)
 def test_the_command_line_prints_json_alone_when_it_has_to_ask_airflow(airflow: Airflow):
     as_airflow_cfg(airflow, {"type": KEEPLINE, "transports": {"trove": TROVE}})
     json.loads(airflow.command("keepline", "status", "--json"))

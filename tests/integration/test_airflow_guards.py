@@ -30,19 +30,17 @@ def test_a_hook_that_fails_returns_nothing_and_says_so_in_one_line(airflow: Airf
         assert [one[0] for one in others] == ["DEBUG"], what
 
 
-@pytest.mark.parametrize("wrong", ["before the event", "an exit", "a log handler too"])
-def test_a_forked_child_never_comes_out_of_a_hook(airflow: Airflow, wrong: str):
-    outcome = airflow.script("forks", wrong)
-    assert outcome.result["came out"] == [True]
-    assert outcome.result["raised"] is None
-    assert len(outcome.lines("no impact on")) == 1
+def test_a_forked_child_never_comes_out_of_a_hook(airflow: Airflow):
+    wrong = {what: ([what], {}) for what in ("before the event", "an exit", "a log handler too")}
+    for what, outcome in airflow.variants("forks", wrong).items():
+        assert outcome.result["came out"] == [True], what
+        assert outcome.result["raised"] is None
+        assert len(outcome.lines("no impact on")) == 1
 
 
-def test_a_time_limit_ends_the_waiting_for_a_forked_child_and_reaches_the_task(airflow: Airflow):
-    found = airflow.script("forks", "a time limit").result
-    assert found == {"came out": [True], "raised": "AirflowTaskTimeout", "child lives": False}
-
-
-def test_the_end_of_a_scheduler_is_not_swallowed_by_a_hook(airflow: Airflow):
-    found = airflow.script("forks", "an end of the scheduler").result
-    assert found["raised"] == "SystemExit"
+def test_what_ends_a_task_or_a_scheduler_is_not_swallowed_by_a_hook(airflow: Airflow):
+    limit, end = (["a time limit"], {}), (["an end of the scheduler"], {})
+    outcomes = airflow.variants("forks", {"limit": limit, "end": end})
+    waited, stopped = outcomes["limit"].result, outcomes["end"].result
+    assert waited == {"came out": [True], "raised": "AirflowTaskTimeout", "child lives": False}
+    assert stopped["raised"] == "SystemExit"

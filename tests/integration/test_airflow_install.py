@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.integration.airflow_support import KEEPLINE, Airflow, airflow
+from tests.integration.airflow_support import KEEPLINE, Airflow, Variant, airflow
 
 from keepline import __version__
 
@@ -40,57 +40,49 @@ def test_one_listener_is_everywhere_whichever_plugin_loads_first(
     assert found["registered"] == ([[True]] if airflow.is_2 else [[True], [True]])
 
 
-def test_every_hook_is_registered_with_the_arguments_of_the_providers(airflow: Airflow):
+def test_every_hook_is_registered_with_the_arguments_of_the_providers_by_a_plugin_with_a_name_of_its_own(
+    airflow: Airflow,
+):
     found = airflow.script("installed").result
     assert found["hooks"] == found["provider's hooks"]
     assert len(found["hooks"]) >= 8
+    assert found["plugins"].count("keepline") == 1
+    assert len(found["plugins"]) == len(set(found["plugins"]))
 
 
-NOTHING_TO_DO = {
-    "OpenLineage is disabled": {"AIRFLOW__OPENLINEAGE__DISABLED": "True"},
-    "OpenLineage has no transport": {"AIRFLOW__OPENLINEAGE__TRANSPORT": ""},
+def test_no_listener_is_registered_where_openlineage_is_off(airflow: Airflow):
+    off: dict[str, Variant] = {
+        "by its option": ([], {"AIRFLOW__OPENLINEAGE__DISABLED": "True"}),
+        "for want of a transport": ([], {"AIRFLOW__OPENLINEAGE__TRANSPORT": ""}),
+    }
+    for why, outcome in airflow.variants("installed", off).items():
+        assert outcome.result["disabled"], why
+        assert not any(outcome.result["registered"]), why
+
+
+LEFT_ALONE: dict[str, Variant] = {
+    "": ([], {"AIRFLOW__KEEPLINE__DISABLED": "True"}),
+    'Current value: "maybe"': ([], {"AIRFLOW__KEEPLINE__DISABLED": "maybe"}),
+    "keepline.airflow.resident": (["install fails"], {}),
+    "vendor.Listener": (["another subclass"], {}),
+    "plugins.listener.OpenLineageListener": (["no submit_callable"], {}),
 }
 
 
-@pytest.mark.parametrize("why", NOTHING_TO_DO)
-def test_no_listener_is_registered_where(airflow: Airflow, why: str):
-    found = airflow.script("installed", env=NOTHING_TO_DO[why]).result
-    assert found["disabled"]
-    assert not any(found["registered"])
-
-
-LEFT_ALONE = {
-    "keepline is disabled": ({"AIRFLOW__KEEPLINE__DISABLED": "True"}, "", None),
-    "keepline's option can't be read": ({"AIRFLOW__KEEPLINE__DISABLED": "maybe"}, "", "maybe"),
-    "its installation fails": ({}, "install fails", "keepline.airflow.resident"),
-    "another subclass is there": ({}, "another subclass", "vendor.Listener"),
-    "its pool isn't as expected": ({}, "no submit_callable", "OpenLineageListener"),
-}
-
-
-@pytest.mark.parametrize("when", LEFT_ALONE)
-def test_the_providers_listener_stays_when(airflow: Airflow, when: str):
-    env, how, warning = LEFT_ALONE[when]
-    outcome = airflow.script("installed", how, env=env)
-
-    assert outcome.result["class"] == ("vendor.Listener" if how == "another subclass" else THEIRS)
-    assert all(one == [True] for one in outcome.result["registered"])
-    warnings = outcome.lines("keepline")
-    assert (warning is None) == (not warnings)
-    assert all(warning in line for line in warnings)
-    assert not outcome.lines("Traceback")
+def test_the_providers_listener_stays_where_keepline_is_off_or_cannot_take_its_place(airflow: Airflow):
+    for warning, outcome in airflow.variants("installed", LEFT_ALONE).items():
+        assert outcome.result["class"] == ("vendor.Listener" if warning == "vendor.Listener" else THEIRS)
+        assert all(one == [True] for one in outcome.result["registered"]), warning
+        said = outcome.lines("keepline")
+        assert bool(said) == bool(warning)
+        assert all(warning in line for line in said)
+        assert not outcome.lines("Traceback")
 
 
 def test_airflow_without_the_openlineage_provider_loads_the_plugin_and_says_nothing(airflow: Airflow):
     outcome = airflow.script("without_provider")
     assert outcome.result["plugins"].count("keepline") == 1
     assert not outcome.lines("keepline")
-
-
-def test_the_plugin_has_one_name_and_one_registration(airflow: Airflow):
-    found = airflow.script("installed").result
-    assert found["plugins"].count("keepline") == 1
-    assert len(found["plugins"]) == len(set(found["plugins"]))
 
 
 def test_airflow_lists_the_provider_and_its_options_with_their_defaults(airflow: Airflow):

@@ -7,6 +7,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -39,7 +41,7 @@ from keepline.config import Settings
 from keepline.demo.destination import RecordingDestination
 from keepline.outbox.files import OutboxFiles
 from keepline.relay import trouble, watch
-from keepline.relay.lock import RelayLock
+from keepline.relay.lock import RelayInfo, RelayLock, this_place
 from keepline.relay.relay import Relay
 
 pytestmark = [pytest.mark.usefixtures("environment"), pytest.mark.timeout(120)]
@@ -206,6 +208,34 @@ def test_looks_for_a_relay_that_can_t_live_become_rare_and_are_told_of(
 
 
 # Being killed
+
+
+def test_a_relay_that_was_killed_is_missed_before_it_is_time_to_look_again(
+    outbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0.0
+    looks: list[float] = []
+    relay = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    info = RelayInfo(relay.pid, place=this_place(), version="", started_at=0.0, salt="", digest="")
+
+    def start(_: Settings) -> bool:
+        looks.append(clock)
+        return len(looks) == 1
+
+    monkeypatch.setattr(watch, "start", start)
+    monkeypatch.setattr(watch, "running", lambda _: info)
+    monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: clock))
+    watching = watch.Watch(
+        Settings.from_dict(transport(outbox, {"a": leg("http://127.0.0.1:1")}, look_every=5))
+    )
+    with relay:
+        for clock, now in ((0.0, True), (1.0, False), (6.0, False), (7.0, False)):
+            watching.look(now=now)
+        assert looks == [0.0, 6.0]
+        relay.kill()
+    clock = 7.1
+    watching.look(now=False)
+    assert looks == [0.0, 6.0, 7.1]
 
 
 class Steady:

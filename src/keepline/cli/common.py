@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib.util import find_spec
 from typing import Any, TypeVar, cast
 
@@ -36,9 +37,11 @@ def settings_for(option: str | None) -> Settings | None:
 
     found = keepline_settings(client_transport())
     if found is None and _has_provider():
-        from keepline.airflow.configuration import settings
+        # Airflow talks while it is imported: what a program reads on the standard output must stay ours.
+        with redirect_stdout(sys.stderr):
+            from keepline.airflow.configuration import settings
 
-        found = settings()
+            found = settings()
     named = option or os.environ.get(OUTBOX_VARIABLE)
     return Settings.from_dict({**found.raw, "outbox": named}) if found is not None and named else found
 

@@ -111,7 +111,7 @@ class Relay:
     def stop(self) -> None:
         """Ask the relay to end, from any thread: no new tries, then a bounded wait for those under way."""
         try:
-            self._loop.call_soon_threadsafe(self.end_soon)
+            self._loop.call_soon_threadsafe(self._on_stop)
         except RuntimeError:
             return  # It has ended already.
 
@@ -129,7 +129,11 @@ class Relay:
     def call_on_signal(self, signals: tuple[int, ...]) -> None:
         """End on these signals; only in a main thread."""
         for number in signals:
-            self._loop.add_signal_handler(number, self.end_soon)
+            self._loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        log.info("the relay has been told to end")
+        self._on_stop()
 
     def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         # What nobody foresaw: end, so that the next relay begins again from what the outbox says.
@@ -221,12 +225,10 @@ class Relay:
         self._ledger.close()
         self._lock.release()
 
-    def end_soon(self) -> None:
-        """End, on the loop's thread."""
+    def _on_stop(self) -> None:
         if self._stopping:
             return
         self._stopping = True
-        log.info("the relay has been told to end")
         self._lanes.hold(True)
         self._loop.call_later(self._tuning.stop_timeout, self._loop.stop)
         self._settle_soon()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 
 from keepline.config import Settings
+from keepline.errors import KeeplineError
 from keepline.outbox.files import OutboxFiles
 from keepline.relay.launch import launched, reap, start
+from keepline.relay.lock import running, this_place
 from keepline.relay.trouble import Seldom
 
 log = logging.getLogger(__name__)
@@ -30,6 +33,8 @@ class Watch:
         self._next_look = 0.0
         self._seldom = Seldom()
         self._patience = 1
+        self._not_before = 0.0
+        self._pid: int | None = None
 
     def look(self, *, now: bool) -> None:
         """Start a relay if none lives and it is time to look.
@@ -40,15 +45,18 @@ class Watch:
         if launched():
             reap()
         clock = time.monotonic()
-        if not now and clock < self._next_look:
+        if not now and clock < self._next_look and (clock < self._not_before or self._seems_alive()):
             return
         self._next_look = clock + self._settings.tuning.look_every * self._patience
+        self._pid = None
         try:
             started = start(self._settings)
         except Exception as error:
             if self._seldom.due():
                 log.warning("keepline can't start its relay; events wait in the outbox: %s", error)
             return
+        if started:
+            self._not_before = self._next_look
         if not started or now:
             self._patience = 1
             return
@@ -58,3 +66,24 @@ class Watch:
                 "keepline's relay has ended again and was started anew; %s says why",
                 OutboxFiles(self._settings.outbox).relay_log,
             )
+
+    def _seems_alive(self) -> bool:
+        """Whether there is still the relay of the last look; sees between two looks that it was killed."""
+        if self._pid is None:
+            try:
+                relay = running(OutboxFiles(self._settings.outbox))
+            except KeeplineError:
+                return True  # It is just starting.
+            if relay is None:
+                return False
+            # In another container its number means nothing here.
+            self._pid = relay.pid if relay.place == this_place() else 0
+        if self._pid == 0:
+            return True
+        try:
+            os.kill(self._pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            return True  # It is there, and somebody else's.
+        return True

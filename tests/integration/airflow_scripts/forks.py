@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from probe import argument, dag_run, give, listener, listener_manager, task_instance
+from probe import argument, dag_run, give, listener, listener_manager, run, task_instance
 
 CAME_OUT = Path(os.environ["SCRIPT_RESULT"] + ".out")
 
@@ -105,4 +105,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from probe import argument, give, listener, listener_manager
+from probe import argument, give, listener, listener_manager, run
 
 
 def registered(manager: object) -> list[object]:
@@ -67,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+faulthandler.dump_traceback_later(60)  # of a script that hangs, before its test gives it up
 
 
 def argument(position: int, default: Any = None) -> Any:
@@ -17,6 +22,40 @@ def argument(position: int, default: Any = None) -> Any:
 def give(result: Any) -> None:
     """Hand the script's result to the test."""
     Path(os.environ["SCRIPT_RESULT"]).write_text(json.dumps(result))
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script: once, or for each of the variants that the test hands over, in a child that is forked.
+
+    A variant has arguments, variables and a log of its own. Airflow is imported only once; no plugin is.
+    """
+    variants = json.loads(os.environ.pop("SCRIPT_VARIANTS", "null"))
+    if variants is None:
+        main()
+        return
+    import airflow.plugins_manager  # noqa: F401
+
+    for variant in variants:
+        pid = os.fork()
+        if pid == 0:
+            _run_variant(main, variant)
+        os.waitpid(pid, 0)
+
+
+def _run_variant(main: Callable[[], None], variant: dict[str, Any]) -> None:
+    log = os.open(variant["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ.update(variant["env"])
+    sys.argv[1:] = variant["args"]
+    try:
+        main()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def listener_manager() -> Any:

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any
 
-from probe import argument, give, listener, listener_manager
+from probe import argument, give, listener, listener_manager, run
 
 
 def begin() -> dict[str, Any]:
@@ -55,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
