@@ -229,7 +229,8 @@ def test_a_relay_that_was_killed_is_missed_before_it_is_time_to_look_again(
         Settings.from_dict(transport(outbox, {"a": leg("http://127.0.0.1:1")}, look_every=5))
     )
     with relay:
-        for clock, now in ((0.0, True), (1.0, False), (6.0, False), (7.0, False)):
+        for at, now in ((0.0, True), (1.0, False), (6.0, False), (7.0, False)):
+            clock = at
             watching.look(now=now)
         assert looks == [0.0, 6.0]
         relay.kill()
