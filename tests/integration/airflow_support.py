@@ -67,8 +67,10 @@ class Outcome:
     log: str
 
     def lines(self, text: str) -> list[str]:
-        """Give the lines of the log that contain a text."""
-        return [line for line in self.log.splitlines() if text in line]
+        """Give the lines of the log that contain a text, other than in the path of this checkout."""
+        return [
+            line for line in self.log.splitlines() if text in line.replace(str(Path(__file__).parents[2]), "")
+        ]
 
 
 @dataclass
@@ -122,21 +124,16 @@ class Airflow:
         """
         handed = []
         for number, (args, env) in enumerate(variants.values()):
-            files = {what: str(self.home / f"{number}.{what}") for what in ("result", "log")}
-            handed.append(
-                {
-                    **files,
-                    "args": list(map(json.dumps, args)),
-                    "env": {**env, "SCRIPT_RESULT": files["result"]},
-                }
-            )
+            result, log = (str(self.home / f"{number}.{what}") for what in ("result", "log"))
+            variables = {**env, "SCRIPT_RESULT": result}
+            handed.append({"args": list(map(json.dumps, args)), "env": variables, "log": log})
         command = [str(self.python), str(_SCRIPTS / f"{name}.py")]
         done = self._run(command, {"SCRIPT_VARIANTS": json.dumps(handed)})
         assert done.returncode == 0, f"{name} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         outcomes = {}
         for what, one in zip(variants, handed, strict=True):
             log = Path(one["log"]).read_text()
-            result = Path(one["result"])
+            result = Path(one["env"]["SCRIPT_RESULT"])
             assert result.exists(), f"{name} has no result for {what!r}:\n{log[-6000:]}"
             outcomes[what] = Outcome(json.loads(result.read_text()), log)
         return outcomes
@@ -153,27 +150,26 @@ class Airflow:
         return done.stdout
 
     def _run(self, command: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-        # A file, not a pipe: a relay or an orphan that holds a pipe's end open would hold up this.
-        with (
-            subprocess.Popen(
+        # Files, not pipes: a relay that holds a pipe's end open would hold up this.
+        out, err = self.home / "out.log", self.home / "err.log"
+        with out.open("w") as stdout, err.open("w") as stderr:
+            process = subprocess.Popen(
                 command,
                 env={**self.env, **env},
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
-                stdout=(out := (self.home / "out.log").open("w+")),
-                stderr=(err := (self.home / "err.log").open("w+")),
+                stdout=stdout,
+                stderr=stderr,
                 start_new_session=True,
-            ) as process,
-            out,
-            err,
-        ):
-            try:
-                process.wait(_TIMEOUT)
-            finally:
-                _kill_group(process.pid)
-            out.seek(0)
-            err.seek(0)
-            return subprocess.CompletedProcess(command, process.returncode, out.read(), err.read())
+            )
+        try:
+            process.wait(_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{command} hangs:\n{out.read_text()}{err.read_text()}")
+        finally:
+            _kill_group(process.pid)
+            process.wait()
+        return subprocess.CompletedProcess(command, process.returncode, out.read_text(), err.read_text())
 
 
 def _kill_group(group: int) -> None:

@@ -20,6 +20,7 @@ def test_stopping_is_bounded_and_safe_whatever_the_workers_do_and_a_later_event_
     found = outcome.result
 
     assert found["with nothing to stop"] < 0.1
+    assert found["pools of many threads"] == 1
     assert found["idle"] < TIMEOUT
     assert found["twice"] < 0.1
     assert found["a forked child stops"]

@@ -57,7 +57,7 @@ def test_a_refused_event_is_a_dead_letter_with_status_and_excerpt_and_its_run_go
     assert dead_letters(outbox) == [f'HTTP {code}: {{"error": "no such field"}}']
 
 
-@pytest.mark.parametrize("code", [401, 403, 404, 405, 301, 302, 303, 307, 308])
+@pytest.mark.parametrize("code", [401, 403, 404, 405, 407, 301, 302, 303, 307, 308])
 def test_a_misconfigured_destination_pauses_its_lane_loses_nothing_and_heals_by_itself(
     code: int,
     destination: RecordingDestination,

@@ -207,6 +207,19 @@ def test_looks_for_a_relay_that_can_t_live_become_rare_and_are_told_of(
     assert str(outbox / "relay.log") in caplog.text
 
 
+def test_a_process_is_told_that_the_relay_has_other_settings_than_its_own(
+    outbox: Path, destination: RecordingDestination, caplog: pytest.LogCaptureFixture
+) -> None:
+    client(outbox, {"a": leg(destination)}).emit(run_event("one"))
+    arrive_once(destination, ["one"])
+    same = Settings.from_dict(transport(outbox, {"a": leg(destination)}))
+    watch.Watch(same).look(now=True)
+    assert "other settings" not in caplog.text
+    other = Settings.from_dict(transport(outbox, {"b": leg("http://127.0.0.1:1")}))
+    watch.Watch(other).look(now=True)
+    assert "other settings" in caplog.text
+
+
 # Being killed
 
 

@@ -256,6 +256,7 @@ def test_transports_that_would_only_queue_are_made_to_answer_for_each_event() ->
             "o": {"type": "my.own.Transport", "auth": {"type": "jwt"}},
         },
         "list": [{"type": "http", "retry": once}, "text", 7],
+        "continue_on_failure": False,
     }
     assert blocking(Leg("a", "async_http", 0, {"url": "u"})).kind == "http"
     assert nested["transports"]["h"]["type"] == "async_http"  # type: ignore[index]

@@ -26,7 +26,7 @@ def by_table(status: int) -> Verdict:
     """The design's table, row by row."""
     if 200 <= status <= 299:
         return Verdict.DELIVERED
-    if status in (401, 403, 404, 405) or 300 <= status <= 399:
+    if status in (401, 403, 404, 405, 407) or 300 <= status <= 399:
         return Verdict.MISCONFIGURED
     if status in (408, 425, 429) or 500 <= status <= 999:
         return Verdict.OUT

@@ -35,7 +35,7 @@ def tell(logger: logging.Logger, what: str, error: BaseException) -> None:
 def guarded(hook: _F) -> _F:
     """Keep whatever a hook raises from its caller, except what is meant to end the process or the task.
 
-    Up to provider 2.18 a child that the provider forks to emit a task's event comes back out of the hook when
+    Up to provider 2.19 a child that the provider forks to emit a task's event comes back out of the hook when
     something raises in it, and would go on as a second task. It is ended here.
 
     Args:
@@ -90,6 +90,7 @@ class HookLog(logging.LoggerAdapter):  # type: ignore[type-arg]
         """
         error = exc_info if isinstance(exc_info, BaseException) else sys.exc_info()[1]
         if not exc_info or error is None:
+            kwargs.setdefault("stacklevel", 2)  # it is the provider who speaks
             self.logger.warning(msg, *args, **kwargs)
             return
         text = str(msg) % args if args else str(msg)

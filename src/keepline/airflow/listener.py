@@ -7,9 +7,8 @@ import multiprocessing
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psutil
 from airflow.providers.common.compat.sdk import hookimpl
 from airflow.providers.openlineage.plugins.listener import OpenLineageListener
 
@@ -19,6 +18,9 @@ from keepline.airflow.resident import build_resident, portable
 from keepline.errors import PoolError, PoolStopped
 from keepline.pool import Pool
 from keepline.relay.launch import reap
+
+if TYPE_CHECKING:
+    import psutil
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import click
 
 from keepline.cli.common import outbox_option, plain_errors, settings_for
 from keepline.config import Settings
-from keepline.errors import ConfigError, RelayError
+from keepline.errors import ConfigError, KeeplineError, RelayError
 from keepline.outbox.files import OutboxFiles
 from keepline.relay.lock import RelayLock, running
 from keepline.relay.logs import log_to_terminal
@@ -35,12 +35,13 @@ def relay(outbox: str | None, exit_when_idle: bool, verbose: bool) -> None:
         )
     # Not before: the client says at INFO which transport it would use, which isn't the one meant here.
     log_to_terminal(verbose=verbose).hide(settings)
-    serve(
-        settings,
-        _take_lock(OutboxFiles(settings.outbox)),
-        ends_when_idle=exit_when_idle,
-        ready=lambda: _say(settings),
-    )
+    lock = _take_lock(OutboxFiles(settings.outbox))
+    try:
+        serve(settings, lock, ends_when_idle=exit_when_idle, ready=lambda: _say(settings))
+    except KeeplineError as error:
+        # A transport may have left threads that never end: they must not keep a supervisor waiting.
+        click.echo(f"Error: {error}", err=True)
+        leave(1)
     leave(0)
 
 

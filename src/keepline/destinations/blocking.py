@@ -18,6 +18,8 @@ _CHANGES: dict[str, dict[str, Any]] = {
     # The same requests with the same settings, one after another.
     "async_http": {"type": "http", "retry": _ONCE},
     "datadog": {"retry": _ONCE, "async_transport_rules": {}},
+    # Or what one of them has taken would count for those that failed.
+    "composite": {"continue_on_failure": False},
     "kafka": {"flush": True},
     "msk-iam": {"flush": True},
 }

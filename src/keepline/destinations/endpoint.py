@@ -19,6 +19,9 @@ from requests.utils import get_environ_proxies, select_proxy
 from keepline.destinations.legs import ParsedLeg
 from keepline.destinations.masking import secrets_in_url, secrets_of
 
+_NO_TIMEOUT = 60.0
+"""Seconds for a leg whose ``timeout`` is null, which to the client means none; nothing here is unbounded."""
+
 
 @dataclass(frozen=True, repr=False)
 class Endpoint:
@@ -95,7 +98,7 @@ def _endpoint(parsed: ParsedLeg, config: Any, *, gzip: bool) -> Endpoint | None:
     return Endpoint(
         url=url,
         headers=dict(headers),
-        timeout=float(config.timeout),
+        timeout=float(config.timeout or _NO_TIMEOUT),
         gzip=gzip,
         verify=bool(trusted or config.verify),
         authorities=trusted or _authorities(),

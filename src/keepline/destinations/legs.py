@@ -12,6 +12,7 @@ from openlineage.client.transport.http import HttpConfig, HttpTransport
 from openlineage.client.utils import import_from_string
 
 from keepline.config import Leg
+from keepline.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,21 @@ def parse(leg: Leg) -> ParsedLeg:
     config = config_class.from_dict(copy.deepcopy(dict(leg.params)))
     if transport_class in (HttpTransport, AsyncHttpTransport):
         _check_address(transport_class, config)
+    _check_timeout(leg, config)
     return ParsedLeg(leg, transport_class, config)
+
+
+def _check_timeout(leg: Leg, config: Any) -> None:
+    # The client takes any value, and would fail with it at each event.
+    timeout = getattr(config, "timeout", None)
+    if timeout is None:
+        return
+    try:
+        good = 0 < float(timeout) < float("inf")
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise ConfigError(f"transports.{leg.name}.timeout", timeout, "a number of seconds, more than 0")
 
 
 def _check_address(transport_class: type[Transport], config: Any) -> None:

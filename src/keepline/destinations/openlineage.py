@@ -13,6 +13,7 @@ from functools import partial
 
 import requests
 from openlineage.client.transport import Transport
+from openlineage.client.transport import kafka as client_kafka
 
 from keepline.destinations.base import Answer, Done, Try
 from keepline.destinations.blocking import blocking
@@ -24,6 +25,21 @@ log = logging.getLogger(__name__)
 
 _REFUSALS = (TypeError, ValueError, KeyError, AttributeError)
 _LONGEST_EMIT = 60.0
+
+
+class _Kafka(threading.local):
+    """What the broker made of the event that this thread is emitting; empty when it took it."""
+
+    error = ""
+
+
+_kafka = _Kafka()
+
+
+def _on_delivery(err: object, msg: object) -> None:
+    """Stands in for the client's own, which only logs: called by ``flush()``, on the thread that emits."""
+    if err:
+        _kafka.error = str(err)
 
 
 class DrivenDestination:
@@ -83,9 +99,12 @@ class DrivenDestination:
         transport = self._parsed.transport_class(self._parsed.config)  # type: ignore[call-arg]
         transport.name = transport.name or self._name
         transport.priority = transport.priority or self._parsed.leg.priority
+        if isinstance(transport, client_kafka.KafkaTransport):
+            client_kafka.on_delivery = _on_delivery
         return transport
 
     def _emit(self, transport: Transport, one: Try) -> Answer:
+        _kafka.error = ""
         try:
             answer = transport.emit(revive(one.body))  # type: ignore[arg-type]
         except requests.RequestException as error:
@@ -93,10 +112,15 @@ class DrivenDestination:
             if error.response is None:
                 return Answer(error=self._text("no answer", error))
             return self._answer(error.response)
+        except OSError as error:
+            # Before the next: an error of TLS is a ValueError too, and not about the event.
+            return Answer(error=self._text("the transport failed", error))
         except _REFUSALS as error:
             return Answer(error=self._text("the transport refused the event", error), refused=True)
         except BaseException as error:
             return Answer(error=self._text("the transport failed", error))
+        if _kafka.error:
+            return Answer(error=self._text("the broker has not taken the event", RuntimeError(_kafka.error)))
         if isinstance(answer, requests.Response) and answer.history:
             # The client has followed a redirect, most likely to a page that answers 200 to anything.
             return self._answer(answer.history[0])

@@ -49,7 +49,7 @@ STEPS = (
     CREATE TABLE delivery (
         destination INTEGER NOT NULL REFERENCES destination (id),
         event       INTEGER NOT NULL REFERENCES event (id),
-        state       INTEGER NOT NULL,               -- see keepline.outbox.ledger.DeliveryState
+        state       INTEGER NOT NULL,               -- see keepline.outbox.delivery.DeliveryState
         attempts    INTEGER NOT NULL DEFAULT 0,
         ended_at    REAL,                           -- s since 1970: when it was delivered or given up
         answer      TEXT NOT NULL DEFAULT '',       -- the last answer

@@ -11,7 +11,7 @@ from enum import Enum
 
 from keepline.destinations.base import Answer
 
-_MISCONFIGURED = frozenset({401, 403, 404, 405})
+_MISCONFIGURED = frozenset({401, 403, 404, 405, 407})
 _OUT = frozenset({408, 425, 429})
 
 

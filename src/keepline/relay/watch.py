@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 
 from keepline.config import Settings
 from keepline.errors import KeeplineError
@@ -48,6 +49,7 @@ class Watch:
         if not now and clock < self._next_look and (clock < self._not_before or self._seems_alive()):
             return
         self._next_look = clock + self._settings.tuning.look_every * self._patience
+        self._not_before = self._next_look
         self._pid = None
         try:
             started = start(self._settings)
@@ -55,8 +57,10 @@ class Watch:
             if self._seldom.due():
                 log.warning("keepline can't start its relay; events wait in the outbox: %s", error)
             return
-        if started:
-            self._not_before = self._next_look
+        if not started:
+            self._not_before = clock
+            if now:
+                self._compare()
         if not started or now:
             self._patience = 1
             return
@@ -66,6 +70,19 @@ class Watch:
                 "keepline's relay has ended again and was started anew; %s says why",
                 OutboxFiles(self._settings.outbox).relay_log,
             )
+
+    def _compare(self) -> None:
+        # Not replaced here: that takes seconds, and two configurations would go on ending each other's relay.
+        with suppress(KeeplineError):
+            relay = running(OutboxFiles(self._settings.outbox))
+            if relay is not None and not relay.serves(self._settings):
+                log.warning(
+                    "keepline's relay (pid %d) of %s was started with other settings or by another version, "
+                    "and delivers by those; run `keepline stop` after a change, and give each configuration "
+                    "an `outbox` of its own",
+                    relay.pid,
+                    self._settings.outbox,
+                )
 
     def _seems_alive(self) -> bool:
         """Whether there is still the relay of the last look; sees between two looks that it was killed."""

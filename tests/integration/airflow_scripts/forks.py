@@ -16,7 +16,10 @@ from typing import Any
 
 from probe import argument, dag_run, give, listener, listener_manager, run, task_instance
 
-CAME_OUT = Path(os.environ["SCRIPT_RESULT"] + ".out")
+
+def note(what: str) -> Path:
+    """The file of something that happened, perhaps in another process."""
+    return Path(f"{os.environ['SCRIPT_RESULT']}.{what}")
 
 
 class Handler(logging.Handler):
@@ -31,7 +34,7 @@ def fail(error: BaseException) -> Any:
 
 
 def hang(**_: Any) -> None:
-    CAME_OUT.with_suffix(".child").write_text(str(os.getpid()))
+    note("child").write_text(str(os.getpid()))
     time.sleep(60)
 
 
@@ -90,14 +93,14 @@ def main() -> None:
             run_starts(session) if argument(1) == "an end of the scheduler" else task_starts(session)
         except BaseException as error:
             raised = type(error).__name__
-        with CAME_OUT.open("a") as file:
+        with note("out").open("a") as file:
             file.write(f"{os.getpid()}\n")
         session.rollback()
     if os.getpid() == owner:
-        child = CAME_OUT.with_suffix(".child")
+        child = note("child")
         give(
             {
-                "came out": [int(pid) == owner for pid in CAME_OUT.read_text().split()],
+                "came out": [int(pid) == owner for pid in note("out").read_text().split()],
                 "raised": raised,
                 "child lives": child.exists() and Path(f"/proc/{child.read_text()}").exists(),
             }

@@ -26,6 +26,22 @@ def works() -> bool:
     return listener().submit_callable(os.getpid).exception(30) is None
 
 
+def pools_of_threads(count: int) -> int:
+    """How many pools there are when many threads ask at once, as those of an API server do."""
+    together, pools = threading.Barrier(count), set()
+
+    def ask() -> None:
+        together.wait()
+        pools.add(listener().executor)
+
+    threads = [threading.Thread(target=ask) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(pools)
+
+
 def worker() -> int:
     (pid,) = listener().executor.pids
     return pid
@@ -44,7 +60,7 @@ def main() -> None:
     import psutil
 
     listener_manager()
-    found: dict[str, Any] = {"with nothing to stop": stop()}
+    found: dict[str, Any] = {"with nothing to stop": stop(), "pools of many threads": pools_of_threads(16)}
 
     assert works()
     found["idle"] = stop()
