@@ -11,6 +11,7 @@ from openlineage.client.transport.composite import CompositeConfig, CompositeTra
 from keepline.config import RelayMode, Settings
 from keepline.destinations.legs import parse
 from keepline.emission import Emission
+from keepline.errors import ConfigError
 from keepline.event import Event
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class TransportConfig(CompositeConfig):
             ConfigError: a setting of Keepline's is wrong.
             Exception: what the client raises for a wrong leg.
         """
+        if not params.get("transports"):
+            example = '{"main": {"type": "http", "url": "http://localhost:5000"}}'
+            raise ConfigError(
+                "transports", params.get("transports"), f"a map of transports, such as {example}"
+            )
         # A copy: what the composite builds of a list takes its names and priorities away.
         composite = CompositeConfig.from_dict(copy.deepcopy(params))
         settings = Settings.from_dict(params)
@@ -108,7 +114,8 @@ class Transport(CompositeTransport):
         """Let go of what this process holds. Events are safe in the outbox, whatever it returns.
 
         Args:
-            timeout: with ``relay: inline``, longest wait for deliveries, seconds; negative for no bound.
+            timeout: with ``relay: inline``, longest wait for deliveries, seconds; negative, the client's
+                default, for the setting ``exit_timeout``.
 
         Returns:
             whether everything appended has reached the outbox or, with ``relay: inline``, its destinations.
@@ -116,4 +123,6 @@ class Transport(CompositeTransport):
         # Nothing was emitted with these, but those that somebody asked for may have started threads.
         for transport in self.__dict__.pop("transports", ()):
             transport.close(0)
-        return self._inline is None or self._inline.stop(timeout)
+        if self._inline is None:
+            return True
+        return self._inline.stop(timeout if timeout >= 0 else self.config.settings.tuning.exit_timeout)

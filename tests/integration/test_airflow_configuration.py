@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
-from tests.integration.airflow_support import KEEPLINE, Airflow, airflow
+from tests.integration.airflow_support import KEEPLINE, Airflow, Variant, airflow
 
 __all__ = ["airflow"]
 
@@ -59,26 +60,36 @@ def as_connection(airflow: Airflow, transport: dict[str, Any]) -> None:
     airflow.env["AIRFLOW_CONN_LINEAGE"] = json.dumps(connection)
 
 
-def switched(airflow: Airflow, configured: Callable[[Airflow, dict[str, Any]], None]) -> None:
+Way = Callable[[Airflow, dict[str, Any]], None]
+
+
+def switched(airflow: Airflow, *ways: Way) -> None:
     outbox = str(airflow.home / "box")
-    configured(airflow, {"type": KEEPLINE, "outbox": outbox, "transports": {"trove": TROVE, "dog": DATADOG}})
-    assert airflow.script("client").result == {
-        "class": "keepline.transport.Transport",
-        "legs": {
-            "trove": {"kind": "http", "url": "http://trove.invalid:5000", "key": "Bearer k1"},
-            "dog": {"kind": "datadog", "url": "http://dog.invalid", "key": "k2"},
-        },
-        "outbox": outbox,
-        "command line's": outbox,
-        "the same": True,
-    }
+    transport = {"type": KEEPLINE, "outbox": outbox, "transports": {"trove": TROVE, "dog": DATADOG}}
+    variants: dict[str, Variant] = {}
+    for way in ways:
+        configured = replace(airflow, env={})
+        way(configured, transport)
+        variants[way.__name__] = [], configured.env
+    for name, outcome in airflow.variants("client", variants).items():
+        assert outcome.result == {
+            "class": "keepline.transport.Transport",
+            "legs": {
+                "trove": {"kind": "http", "url": "http://trove.invalid:5000", "key": "Bearer k1"},
+                "dog": {"kind": "datadog", "url": "http://dog.invalid", "key": "k2"},
+            },
+            "outbox": outbox,
+            "command line's": outbox,
+            "the same": True,
+        }, name
 
 
-@pytest.mark.parametrize(
-    "configured", [as_variable, as_airflow_cfg, as_config_path, as_clients_file, as_clients_variables]
-)
-def test_one_word_switches_wherever_openlineage_is_configured(airflow: Airflow, configured: Any):
-    switched(airflow, configured)
+def test_one_word_switches_wherever_openlineage_is_configured(airflow: Airflow):
+    switched(airflow, as_variable, as_config_path, as_clients_file, as_clients_variables)
+
+
+def test_one_word_switches_in_airflow_cfg(airflow: Airflow):
+    switched(airflow, as_airflow_cfg)  # which is read once a process
 
 
 @since_2_20

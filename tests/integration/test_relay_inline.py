@@ -24,6 +24,7 @@ from tests.support_relay import (
     names_in,
     relay_of,
     run_event,
+    settled,
     status,
     threads,
     transport,
@@ -31,6 +32,9 @@ from tests.support_relay import (
 )
 
 from keepline.demo.destination import Fault, RecordingDestination
+from keepline.errors import RelayError
+from keepline.outbox.files import OutboxFiles
+from keepline.relay.ending import stop
 
 pytestmark = [pytest.mark.usefixtures("environment"), pytest.mark.timeout(60)]
 
@@ -269,3 +273,21 @@ def test_with_an_external_relay_nothing_is_started_and_what_runs_delivers(
     running.signal(signal.SIGTERM)
     assert running.end() == 0
     assert relay_of(outbox) is None
+
+
+def test_the_program_whose_thread_delivers_is_not_ended_by_who_wants_to_end_a_relay(
+    outbox: Path, destination: RecordingDestination
+) -> None:
+    emitting = client(outbox, {"a": leg(destination)}, relay="inline")
+    emitting.emit(run_event("one"))
+    arrive_once(destination, ["one"])
+    with pytest.raises(RelayError, match="is a thread of another program"):
+        stop(OutboxFiles(outbox), 5)
+    assert emitting.close()
+
+
+def test_closing_as_the_client_does_by_default_is_bounded_in_an_outage(outbox: Path) -> None:
+    emitting = client(outbox, {"a": leg("http://127.0.0.1:1")}, relay="inline", exit_timeout=0.2)
+    emitting.emit(run_event("one"))
+    assert not emitting.close()
+    assert not settled(outbox)

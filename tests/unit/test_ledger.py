@@ -399,7 +399,7 @@ def test_a_ledger_with_a_damaged_page_says_so(files: OutboxFiles) -> None:
     files.ledger.write_bytes(data)
 
     damaged = Ledger(files)
-    with pytest.raises(OutboxDamaged, match="and the relay makes a new one"):
+    with pytest.raises(OutboxDamaged, match="the relay makes a new one"):
         damaged.pending(one, 0, 1000)
     damaged.close()
 

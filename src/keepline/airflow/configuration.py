@@ -10,6 +10,7 @@ from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
 
 from keepline.config import Settings
 from keepline.discovery import client_transport, keepline_settings
+from keepline.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -18,10 +19,18 @@ _STOP_TIMEOUT = 5.0  # seconds
 
 
 def is_enabled() -> bool:
-    """Whether OpenLineage is enabled, and Keepline isn't told to stay out of it."""
-    if conf.getboolean(_SECTION, "disabled", fallback=False):
-        return False
-    return not openlineage_conf.is_disabled()
+    """Whether OpenLineage is enabled, and Keepline isn't told to stay out of it.
+
+    Raises:
+        ConfigError: Keepline's option is neither true nor false.
+        Exception: what the provider raises where its configuration can't be read.
+    """
+    try:
+        disabled = conf.getboolean(_SECTION, "disabled", fallback=False)
+    except Exception:  # Airflow's error has another class in each version
+        value = conf.get(_SECTION, "disabled", fallback="")
+        raise ConfigError("[keepline] disabled", value, "true or false") from None
+    return not disabled and not openlineage_conf.is_disabled()
 
 
 def stop_timeout() -> float:

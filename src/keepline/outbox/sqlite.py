@@ -122,8 +122,9 @@ def translated(operation: str, path: Path) -> Iterator[None]:
     except (apsw.NotADBError, apsw.CorruptError, apsw.SQLError) as error:
         # An error in SQL says that the tables aren't ours, which is damage too.
         raise OutboxDamaged(
-            f"can't {operation} the ledger {path}: {error}; move {path.name} and the files whose names begin "
-            "so aside, and the relay makes a new one"
+            f"can't {operation} the ledger {path}: {error}; see that its disk has space. If it has, move "
+            f"{path.name} and the files whose names begin so aside: the relay makes a new one, and what only "
+            "the old one knows stays in it"
         ) from error
     except apsw.BusyError as error:
         raise OutboxLocked(

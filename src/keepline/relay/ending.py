@@ -36,6 +36,10 @@ def stop(files: OutboxFiles, timeout: float) -> RelayInfo | None:
     if relay.place != this_place():
         # Here its number means no process, or somebody else's.
         raise RelayError(f"the relay (pid {relay.pid}) runs in {relay.place}; stop it there")
+    if relay.inline:
+        raise RelayError(
+            f"the relay is a thread of another program (pid {relay.pid}, `relay: inline`) and ends with that"
+        )
     try:
         ended = _end(files, relay, deadline)
     except ProcessLookupError:

@@ -109,7 +109,7 @@ class InlineRelay:
     def _run(self, lock: RelayLock, made: Future[Relay | None]) -> None:
         relay = None
         try:
-            lock.announce(self._settings)
+            lock.announce(self._settings, inline=True)
             relay = Relay(self._settings, lock, ends_when_idle=False)
             made.set_result(relay)
             relay.run()

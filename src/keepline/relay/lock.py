@@ -34,6 +34,7 @@ class RelayInfo:
         started_at: s since 1970.
         salt: of the digest.
         digest: of its settings; see :meth:`keepline.config.Settings.digest`.
+        inline: whether it is a thread of a process that has other work, and ends with that.
     """
 
     pid: int
@@ -42,6 +43,7 @@ class RelayInfo:
     started_at: float
     salt: str
     digest: str
+    inline: bool = False
 
     def serves(self, settings: Settings) -> bool:
         """Whether that relay is of this version and has these settings."""
@@ -132,15 +134,16 @@ class RelayLock:
         os.close(fd)
         return cls.take(files)
 
-    def announce(self, settings: Settings) -> None:
+    def announce(self, settings: Settings, *, inline: bool = False) -> None:
         """Write down which process holds it.
 
         Args:
             settings: of the relay.
+            inline: whether the relay is a thread of a process that has other work.
         """
         salt = secrets.token_hex(8)
         digest = settings.digest(salt)
-        info = RelayInfo(os.getpid(), this_place(), __version__, time.time(), salt, digest)
+        info = RelayInfo(os.getpid(), this_place(), __version__, time.time(), salt, digest, inline)
         self._tell(json.dumps(asdict(info)))
 
     def _tell(self, text: str) -> None:

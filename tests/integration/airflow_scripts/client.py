@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probe import give, listener, listener_manager
+from probe import give, listener, listener_manager, run
 
 
 def main() -> None:
@@ -32,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
