@@ -26,7 +26,7 @@ from keepline.demo.seed_process import SeedProcess
 from keepline.demo.seed_report import Row, Story, document, table
 from keepline.errors import KeeplineError, RelayError
 from keepline.outbox.files import OutboxFiles
-from keepline.relay.launch import stop as stop_relay
+from keepline.relay.ending import stop as stop_relay
 from keepline.relay.lock import running
 
 STEPS = (0, 50, 150, 400)

@@ -13,7 +13,7 @@ from keepline.errors import OutboxLocked
 from keepline.outbox.batch import Batch
 from keepline.outbox.delivery import DeliveryState, Ended, Pending
 from keepline.outbox.files import OutboxFiles
-from keepline.outbox.sqlite import open_for_writing, translated
+from keepline.outbox.sqlite import SOMETHING_PENDING, open_for_writing, translated
 
 _SPARE_PAGES = 4096
 _VACUUM_PAGES = 1024
@@ -208,10 +208,7 @@ class Ledger:
     def is_empty(self) -> bool:
         """Whether no delivery to an active destination waits."""
         with translated("read", self._path):
-            found = self._db.execute(
-                "SELECT 1 FROM destination WHERE active = 1 AND EXISTS "
-                "(SELECT 1 FROM delivery WHERE destination = destination.id AND state = 0)"
-            ).get
+            found = self._db.execute(SOMETHING_PENDING).get
         return found is None
 
     def prune(self, before: float, after: int, limit: int) -> int:

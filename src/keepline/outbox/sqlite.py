@@ -66,6 +66,13 @@ def _create_private(path: Path) -> None:
         os.close(open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
 
 
+# One row when a delivery to an active destination waits: a look into the index of pending deliveries.
+SOMETHING_PENDING = (
+    "SELECT 1 FROM destination WHERE active = 1 AND EXISTS "
+    "(SELECT 1 FROM delivery WHERE destination = destination.id AND state = 0)"
+)
+
+
 @contextmanager
 def reading(files: OutboxFiles) -> Iterator[apsw.Connection | None]:
     """The ledger, open for reading, as it is at one instant; it neither waits for the relay nor holds it up.

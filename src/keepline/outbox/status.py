@@ -12,7 +12,7 @@ from keepline.outbox import refusals
 from keepline.outbox.batch import backlog, read
 from keepline.outbox.files import OutboxFiles, unavailable
 from keepline.outbox.segments import segment_numbers
-from keepline.outbox.sqlite import reading
+from keepline.outbox.sqlite import SOMETHING_PENDING, reading
 
 _LOOKS = 3
 
@@ -113,10 +113,7 @@ def something_waits(files: OutboxFiles) -> bool:
     marks: dict[int, int] = {}
     with reading(files) as connection:
         if connection is not None:
-            if connection.execute(
-                "SELECT 1 FROM destination WHERE active = 1 AND EXISTS "
-                "(SELECT 1 FROM delivery WHERE destination = destination.id AND state = 0)"
-            ).get:
+            if connection.execute(SOMETHING_PENDING).get:
                 return True
             marks = _marks(connection)
     if any(read(files, number, marks.get(number, 0), limit=1).entries for number in numbers):

@@ -21,10 +21,7 @@ import keepline
 from keepline.config import Settings
 from keepline.errors import RelayError
 from keepline.outbox.files import OutboxFiles, open_private, unavailable
-from keepline.relay.ending import stop
 from keepline.relay.lock import RelayLock
-
-__all__ = ["launched", "reap", "start", "stop"]
 
 log = logging.getLogger(__name__)
 
