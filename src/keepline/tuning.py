@@ -27,6 +27,8 @@ class Tuning:
     """Cap of a pause that a destination asks for with Retry-After."""
     retention: float = 7 * 86400.0
     """How long a delivered event is kept."""
+    max_bytes: int = 8 * 1024 * 1024 * 1024
+    """Most bytes of the whole outbox."""
     segment_bytes: int = 16 * 1024 * 1024
     """Size at which a journal segment is full and the next one begins."""
     lock_timeout: float = 2.0

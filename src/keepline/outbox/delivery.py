@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 
@@ -14,40 +14,79 @@ class DeliveryState(IntEnum):
     DELIVERED = 1
     """The destination acknowledged it."""
     DEAD = 2
-    """Given up; kept with its reason."""
+    """Given up; kept with its reason, until somebody replays or discards it."""
+    DISCARDED = 3
+    """Was dead, or waited for a destination that is no more; somebody has let go of it on purpose."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pending:
     """One delivery that waits.
 
     Args:
         event: the event's id; rises in the order of appending.
         run_key: what orders it.
+        body: the event's JSON; ``None`` when it can't be read any more, since its file is damaged or gone.
         attempts: how often it was tried.
-        body: the event's JSON.
+        charged: how often it failed while others of its destination succeeded.
+        first_at: s since 1970: when it was tried first.
+        charged_at: s since 1970: when it was charged first.
     """
 
     event: int
     run_key: str
-    attempts: int
-    body: bytes
+    body: bytes | None = field(repr=False)
+    attempts: int = 0
+    charged: int = 0
+    first_at: float | None = None
+    charged_at: float | None = None
 
 
-@dataclass(frozen=True)
-class Ended:
-    """The end of one delivery.
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A try that failed, of a delivery that goes on waiting.
 
     Args:
         destination: the destination's id.
         event: the event's id.
+        attempts: how often it was tried in all.
+        charged: how often it failed while others of its destination succeeded.
+        first_at: s since 1970: when it was tried first.
+        charged_at: s since 1970: when it was charged first.
+        status: HTTP status of the last answer; ``None`` when it had none.
+        answer: the last answer, in words.
+    """
+
+    destination: int
+    event: int
+    attempts: int
+    charged: int
+    first_at: float | None
+    charged_at: float | None
+    status: int | None
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of one delivery.
+
+    Args:
+        destination: the id of the destination that it waited for.
+        event: the event's id.
         state: DELIVERED or DEAD.
         attempts: how often it was tried in all.
-        answer: the last answer, in words.
+        first_at: s since 1970: when it was tried first.
+        status: HTTP status of the last answer; ``None`` when it had none.
+        answer: the last answer, in words; empty where the status says it all.
+        taken_by: the id of the destination that took it instead, where several stand in for one another.
     """
 
     destination: int
     event: int
     state: DeliveryState
     attempts: int
-    answer: str
+    first_at: float | None = None
+    status: int | None = None
+    answer: str = ""
+    taken_by: int | None = None

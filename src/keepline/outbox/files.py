@@ -32,6 +32,16 @@ class OutboxFiles:
         return self.folder / "journal"
 
     @property
+    def archive(self) -> Path:
+        """The folder of the segments that are in the ledger as a whole."""
+        return self.folder / "archive"
+
+    @property
+    def damaged(self) -> Path:
+        """The folder of what was set aside because it can't be read."""
+        return self.folder / "damaged"
+
+    @property
     def journal_lock(self) -> Path:
         """Held while a segment is created; tells which was the last one."""
         return self.folder / "journal.lock"
@@ -67,7 +77,7 @@ class OutboxFiles:
         try:
             # Not mkdir(parents=True), which makes what is missing above with the mode of the umask.
             missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-            for path in (*reversed(missing), self.journal):
+            for path in (*reversed(missing), self.journal, self.archive):
                 path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise unavailable("create the outbox", self.folder, error) from error

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import apsw
 
 from keepline.errors import OutboxLocked
 from keepline.outbox.batch import Batch
-from keepline.outbox.delivery import DeliveryState, Ended, Pending
+from keepline.outbox.bodies import Bodies, Place
+from keepline.outbox.delivery import DeliveryState, Ended, Pending, Tried
 from keepline.outbox.files import OutboxFiles
+from keepline.outbox.record import Entry
 from keepline.outbox.sqlite import SOMETHING_PENDING, open_for_writing, translated
 
-_SPARE_PAGES = 4096
-_VACUUM_PAGES = 1024
+_PENDING_BYTES = 8 * 1024 * 1024
 
 
 class Ledger:
@@ -40,32 +41,36 @@ class Ledger:
 
     def __init__(self, files: OutboxFiles) -> None:
         self._path = files.ledger
-        self._db: apsw.Connection = open_for_writing(files)
+        self.bodies = Bodies(files)
+        self.db: apsw.Connection = open_for_writing(files)
 
     def close(self) -> None:
         """Write the log back into the file, and close it."""
+        self.bodies.close()
         with translated("close", self._path):
-            self._db.close()
+            self.db.close()
 
     def checkpoint(self) -> None:
         """Write the log back into the file, so that :meth:`close` has little left to do."""
         with translated("write", self._path):
-            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """What is written inside it is written together or not at all."""
-        with translated("write", self._path), self._db:
+        with translated("write", self._path), self.db:
             yield
 
     def position(self, segment: int) -> int:
         """Up to where a segment has been taken in, bytes."""
         with translated("read", self._path):
-            value = self._db.execute("SELECT position FROM mark WHERE segment = ?", (segment,)).get
+            value = self.db.execute("SELECT position FROM mark WHERE segment = ?", (segment,)).get
         return int(value or 0)
 
     def take_in(self, batch: Batch, destinations: Sequence[int]) -> None:
         """Take events in, each pending at every destination, and move the segment's mark: all or nothing.
+
+        Commands among them are left to the caller.
 
         Args:
             batch: what was read of a segment, from its mark on.
@@ -80,35 +85,37 @@ class Ledger:
                     f"can't take events in to the ledger {self._path}: somebody else did; "
                     "see that one relay delivers from this outbox"
                 )
-            for entry in batch.entries:
-                event = entry.event
-                texts = event.event_type, event.run_key, event.job_namespace, event.job_name
-                self._db.execute(
-                    "INSERT INTO event (appended_at, event_type, run_key, job_namespace, job_name, body) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    (entry.appended_at, *texts, event.body),
+            events = [entry for entry in batch.entries if not entry.is_command]
+            first = self._insert(batch.segment, events)
+            last = first + len(events) - 1
+            for destination in destinations:
+                self.db.execute(
+                    "INSERT INTO delivery (destination, event, state) "
+                    "SELECT ?, id, 0 FROM event WHERE id BETWEEN ? AND ?",
+                    (destination, first, last),
                 )
-                number = self._db.last_insert_rowid()
-                for destination in destinations:
-                    self._db.execute(
-                        "INSERT INTO delivery (destination, event, state) VALUES (?, ?, 0)",
-                        (destination, number),
-                    )
-            self._db.execute(
-                "INSERT INTO mark (segment, position) VALUES (?, ?) "
-                "ON CONFLICT (segment) DO UPDATE SET position = excluded.position",
-                (batch.segment, batch.position),
+            ends = (first, last) if events else (None, None)
+            self.db.execute(
+                "INSERT INTO mark (segment, position, first_event, last_event) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (segment) DO UPDATE SET position = excluded.position, "
+                "first_event = coalesce(first_event, excluded.first_event), "
+                "last_event = coalesce(excluded.last_event, last_event)",
+                (batch.segment, batch.position, *ends),
             )
 
-    def forget_segment(self, segment: int) -> None:
-        """Drop the mark of a segment that has been deleted."""
-        with translated("write", self._path):
-            self._db.execute("DELETE FROM mark WHERE segment = ?", (segment,))
-
-    def forget_segments(self) -> None:
-        """Drop the marks of all segments, which have been deleted."""
-        with translated("write", self._path):
-            self._db.execute("DELETE FROM mark")
+    def _insert(self, segment: int, events: Sequence[Entry]) -> int:
+        """Insert events, and give the id of the first; the others' follow it without a gap."""
+        found = self.db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").get
+        first = int(found or 0) + 1
+        self.db.executemany(
+            "INSERT INTO event (id, segment, position, length, appended_at, event_type, run_key, "
+            "job_namespace, job_name) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (number, segment, one.position, one.end - one.position, *one[2:7])
+                for number, one in enumerate(events, first)
+            ),
+        )
+        return first
 
     def register(self, names: Iterable[str], state: str) -> dict[str, int]:
         """Make destinations known, and those that aren't named inactive.
@@ -126,10 +133,10 @@ class Ledger:
         ids = {}
         now = time.time()
         with self.transaction():
-            self._db.execute("UPDATE destination SET active = 0")
+            self.db.execute("UPDATE destination SET active = 0")
             for name in names:
                 ids[name] = int(
-                    self._db.execute(
+                    self.db.execute(
                         "INSERT INTO destination (name, active, state, since) VALUES (?, 1, ?, ?) "
                         "ON CONFLICT (name) DO UPDATE SET active = 1, state = excluded.state, "
                         "since = excluded.since, reason = '' RETURNING id",
@@ -147,7 +154,7 @@ class Ledger:
             reason: why, in words.
         """
         with translated("write", self._path):
-            self._db.execute(
+            self.db.execute(
                 "UPDATE destination SET state = ?, reason = ?, since = ? WHERE id = ?",
                 (state, reason, time.time(), destination),
             )
@@ -161,28 +168,56 @@ class Ledger:
             at: s since 1970.
         """
         with translated("write", self._path):
-            self._db.execute(
+            self.db.execute(
                 "UPDATE destination SET last_answer = ?, last_answer_at = ? WHERE id = ?",
                 (answer, at, destination),
             )
 
-    def pending(self, destination: int, after: int, limit: int) -> list[Pending]:
+    def pending(
+        self, destination: int, after: int, limit: int, most_bytes: int = _PENDING_BYTES
+    ) -> list[Pending]:
         """What waits for a destination, in the order of appending.
 
         Args:
             destination: its id.
             after: only events with a greater id.
             limit: most rows.
+            most_bytes: most bytes of bodies, but for the first; what would go beyond is left for the next call.
         """
         with translated("read", self._path):
-            rows = self._db.execute(
-                "SELECT event.id, event.run_key, delivery.attempts, event.body FROM delivery "
-                "JOIN event ON event.id = delivery.event "
-                "WHERE delivery.destination = ? AND delivery.state = 0 AND delivery.event > ? "
-                "ORDER BY delivery.event LIMIT ?",
+            rows = self.db.execute(
+                "SELECT event.id, run_key, attempts, charged, first_at, charged_at, segment, position, length, "
+                "CASE WHEN segment IS NULL THEN (SELECT body FROM body WHERE body.event = event.id) END "
+                "FROM delivery JOIN event ON event.id = delivery.event "
+                "WHERE destination = ? AND state = 0 AND delivery.event > ? ORDER BY delivery.event LIMIT ?",
                 (destination, after, limit),
             ).fetchall()
-        return [Pending(*row) for row in cast("list[tuple[int, str, int, bytes]]", rows)]
+        found = cast("list[tuple[Any, ...]]", rows)
+        left = most_bytes
+        for number, row in enumerate(found):
+            left -= row[8] or len(row[9] or b"")
+            if left < 0 and number:
+                del found[number:]
+                break
+        read = iter(self.bodies.read([Place(*row[6:9]) for row in found if row[6] is not None]))
+        return [Pending(row[0], row[1], row[9] if row[6] is None else next(read), *row[2:6]) for row in found]
+
+    def tried(self, tried: Sequence[Tried]) -> None:
+        """Write down tries that failed, all or nothing; a delivery that has ended stays as it was.
+
+        Args:
+            tried: the tries.
+        """
+        with self.transaction():
+            self.db.executemany(
+                "UPDATE delivery SET attempts = ?, charged = ?, first_at = ?, charged_at = ?, status = ?, "
+                "answer = ? WHERE destination = ? AND event = ? AND state = 0",
+                (
+                    (one.attempts, one.charged, one.first_at, one.charged_at, one.status, one.answer)
+                    + (one.destination, one.event)
+                    for one in tried
+                ),
+            )
 
     def end(self, ended: Sequence[Ended], at: float) -> None:
         """Mark deliveries as delivered or dead, all or nothing; one that has ended before stays as it was.
@@ -191,56 +226,55 @@ class Ledger:
             ended: the ends.
             at: s since 1970.
         """
+        groups: dict[tuple[int, DeliveryState], list[Ended]] = {}
+        for one in ended:
+            taken_by = one.destination if one.taken_by is None else one.taken_by
+            groups.setdefault((taken_by, one.state), []).append(one)
         with self.transaction():
-            for one in ended:
-                self._db.execute(
-                    "UPDATE delivery SET state = ?, attempts = ?, ended_at = ?, answer = ? "
-                    "WHERE destination = ? AND event = ? AND state = 0",
-                    (int(one.state), one.attempts, at, one.answer, one.destination, one.event),
+            for (taken_by, state), ends in groups.items():
+                before = self.db.total_changes()
+                self.db.executemany(
+                    "UPDATE OR REPLACE delivery SET destination = ?, state = ?, attempts = ?, first_at = ?, "
+                    "ended_at = ?, status = ?, answer = ? WHERE destination = ? AND event = ? AND state = 0",
+                    (
+                        (taken_by, int(state), one.attempts, one.first_at, at, one.status, one.answer)
+                        + (one.destination, one.event)
+                        for one in ends
+                    ),
                 )
-                if self._db.changes():
-                    column = "delivered" if one.state is DeliveryState.DELIVERED else "dead"
-                    self._db.execute(
-                        f"UPDATE destination SET {column} = {column} + 1 WHERE id = ?",  # noqa: S608 - fixed names
-                        (one.destination,),
-                    )
+                self.count(taken_by, state, self.db.total_changes() - before)
+
+    def count(self, destination: int, state: DeliveryState, more: int) -> None:
+        """Correct how many deliveries of a destination have come into a state.
+
+        Args:
+            destination: its id.
+            state: any but PENDING.
+            more: how many; negative for fewer.
+        """
+        column = state.name.lower()
+        with translated("write", self._path):
+            self.db.execute(
+                f"UPDATE destination SET {column} = {column} + ? WHERE id = ?",  # noqa: S608 - fixed names
+                (more, destination),
+            )
+
+    @property
+    def identity(self) -> str:
+        """Which ledger this is: ids of events mean those of one ledger."""
+        return str(self.db.execute("SELECT identity FROM ledger").get)
+
+    def ident_of(self, destination: str) -> int | None:
+        """The id of a destination.
+
+        Args:
+            destination: its name.
+        """
+        found = self.db.execute("SELECT id FROM destination WHERE name = ?", (destination,)).get
+        return None if found is None else int(found)
 
     def is_empty(self) -> bool:
         """Whether no delivery to an active destination waits."""
         with translated("read", self._path):
-            found = self._db.execute(SOMETHING_PENDING).get
+            found = self.db.execute(SOMETHING_PENDING).get
         return found is None
-
-    def prune(self, before: float, after: int, limit: int) -> int:
-        """Look at a few of the oldest events, and delete those delivered everywhere since before a time.
-
-        Dead letters stay, and what waits for a destination that is out of the configuration.
-
-        Args:
-            before: s since 1970.
-            after: look only at events with a greater id.
-            limit: most events to look at.
-
-        Returns:
-            the id of the last event looked at, for the next call; 0 when there is none old enough.
-        """
-        with self.transaction():
-            rows = self._db.execute(
-                "SELECT id, appended_at, NOT EXISTS (SELECT 1 FROM delivery WHERE event = event.id "
-                "AND (state <> 1 OR ended_at >= ?)) FROM event WHERE id > ? ORDER BY id LIMIT ?",
-                (before, after, limit),
-            ).fetchall()
-            looked_at = cast("list[tuple[int, int, int]]", rows)
-            old = [(number, ended) for number, appended_at, ended in looked_at if appended_at < before * 1e9]
-            finished = [(number,) for number, ended in old if ended]
-            self._db.executemany("DELETE FROM delivery WHERE event = ?", finished)
-            self._db.executemany("DELETE FROM event WHERE id = ?", finished)
-            if finished:
-                self._give_space_back()
-        return old[-1][0] if old else 0
-
-    def _give_space_back(self) -> None:
-        # Only what an outage left over: the pages of a usual day are wanted again tomorrow.
-        free = int(self._db.pragma("freelist_count") or 0)
-        if free > _SPARE_PAGES and free * 2 > int(self._db.pragma("page_count") or 0):
-            self._db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
+from keepline.outbox.archive import archive
 from keepline.outbox.batch import Batch, read, read_file
-from keepline.outbox.files import OutboxFiles, open_private, try_lock, unavailable
+from keepline.outbox.files import OutboxFiles, try_lock, unavailable
 from keepline.outbox.owned import OwnedFile, held
 from keepline.outbox.segments import segment_numbers, segment_path, takes_appends
 
@@ -78,7 +78,7 @@ def is_full(files: OutboxFiles, number: int, segment_bytes: int) -> bool:
 
 
 def retire(files: OutboxFiles, number: int, position: int) -> bool:
-    """Delete a segment of which everything up to a position has been taken in, if no event came since.
+    """Archive a segment of which everything up to a position has been taken in, if no event came since.
 
     Appends that wait for it meanwhile open the next one.
 
@@ -91,21 +91,21 @@ def retire(files: OutboxFiles, number: int, position: int) -> bool:
         whether it is gone; not when an append is under way or came later.
 
     Raises:
-        OutboxUnavailable: it can't be opened, read or deleted.
+        OutboxUnavailable: it can't be opened, read or moved.
     """
     with ExitStack() as stack:
         done = _seize(files, number, position, stack)
         if done:
-            _delete(segment_path(files, number))
+            archive(files, number)
         return done
 
 
 def retire_all(
     files: OutboxFiles, position: Callable[[int], int], *, timeout: float, then: Callable[[], None]
 ) -> bool:
-    """Delete the whole journal, if everything in it has been taken in, and tell of it before any new append.
+    """Archive the whole journal, if everything in it was taken in, and tell of it before any new append.
 
-    An append either came before, and this deletes nothing, or has to create a segment, which it can only when
+    An append either came before, and this moves nothing, or has to create a segment, which it can only when
     ``then`` has returned.
 
     Args:
@@ -118,7 +118,7 @@ def retire_all(
         whether it is gone; not when an append is under way or came later.
 
     Raises:
-        OutboxUnavailable: a segment can't be opened, read or deleted.
+        OutboxUnavailable: a segment can't be opened, read or moved.
         OutboxLocked: another process held the journal's lock for too long.
     """
     with held(files.journal_lock, timeout), ExitStack() as stack:
@@ -126,7 +126,7 @@ def retire_all(
         done = all(_seize(files, number, position(number), stack) for number in numbers)
         if done:
             for number in numbers:
-                _delete(segment_path(files, number))
+                archive(files, number)
             then()
         return done
 
@@ -146,20 +146,3 @@ def _seize(files: OutboxFiles, number: int, position: int, stack: ExitStack) -> 
         return try_lock(file.fd) and not read_file(file, number, position, limit=1).entries
     except OSError as error:
         raise unavailable("lock", path, error) from error
-
-
-def _delete(path: Path) -> None:
-    try:
-        # Sealed ones too, so that its space can be given back: processes that appended to it and have nothing
-        # to do since still have it open.
-        path.chmod(0o600)
-        fd = open_private(path, os.O_WRONLY)
-        try:
-            path.unlink()
-            os.ftruncate(fd, 0)
-        finally:
-            os.close(fd)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise unavailable("delete", path, error) from error

@@ -1,13 +1,13 @@
 """How one event stands in the journal, byte by byte.
 
-A record is a frame around one event::
+A record is a frame around one event, or around a command to the relay::
 
-    mark      4 bytes   ff fe 4b 01; the first two never occur in UTF-8, the last is the format's version
+    mark      4 bytes   ff fe 4b, and 01 for an event, 02 for a command; the first two never occur in UTF-8
     checksum  4 bytes   CRC-32 of all that follows
     header    19 bytes  the length of texts and body together, when it was appended (ns since 1970), and the
                         lengths of the four texts
     texts               event type, run key, job namespace, job name
-    body                the event's JSON
+    body                the event's JSON, or the command's (its texts are empty)
 
 All numbers are little-endian. A reader trusts a length only when the checksum agrees with it; where it
 doesn't, the reader looks for the next mark (:func:`scan`). A text longer than its length can say is cut.
@@ -19,34 +19,51 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from keepline.errors import EventError
+from keepline.errors import EventError, OutboxDamaged
 from keepline.event import Event
 
 MARK = b"\xff\xfeK\x01"
+COMMAND_MARK = b"\xff\xfeK\x02"
 MAX_RECORD_BYTES = 256 * 1024 * 1024
 """Far below what one ``write(2)`` of Linux (2 GiB) and one value of SQLite (1 GB) can hold, and what a reader
 needs memory for."""
 
+_PREFIX = MARK[:3]
 _FRAME = struct.Struct("<4sI")
 _HEADER = struct.Struct("<IQBHHH")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One event as it was read from a journal.
+class Entry(NamedTuple):
+    """One record as it was read from a journal. A tuple, since the relay makes one for each event.
 
     Args:
         position: offset of its frame in the segment, bytes.
         end: offset of the byte after it.
         appended_at: ns since 1970, by the clock of the process that appended it.
-        event: the event.
+        event_type: as of :class:`Event`.
+        run_key: as of :class:`Event`.
+        job_namespace: as of :class:`Event`.
+        job_name: as of :class:`Event`.
+        body: the JSON document.
+        is_command: whether it is a command, and no event.
     """
 
     position: int
     end: int
     appended_at: int
-    event: Event
+    event_type: str
+    run_key: str
+    job_namespace: str
+    job_name: str
+    body: bytes
+    is_command: bool = False
+
+    @property
+    def event(self) -> Event:
+        """The event in it."""
+        return Event(self.body, self.run_key, self.event_type, self.job_namespace, self.job_name)
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,32 @@ def encode(event: Event, appended_at: int) -> bytes:
     return _FRAME.pack(MARK, zlib.crc32(content)) + content
 
 
+def encode_command(body: bytes, appended_at: int) -> bytes:
+    """The record of a command.
+
+    Args:
+        body: its JSON.
+        appended_at: ns since 1970.
+    """
+    content = _HEADER.pack(len(body), appended_at, 0, 0, 0, 0) + body
+    return _FRAME.pack(COMMAND_MARK, zlib.crc32(content)) + content
+
+
+def body_of(record: memoryview) -> bytes:
+    """The body of a record that is known to stand there.
+
+    Args:
+        record: its bytes, from the first of its frame to its last.
+
+    Raises:
+        OutboxDamaged: they aren't what was written.
+    """
+    entry = _decode(record, 0, 0)
+    if entry is None or entry.end != len(record):
+        raise OutboxDamaged("a record's checksum isn't that of its content")
+    return entry.body
+
+
 def scan(data: bytes, base: int = 0) -> Iterator[Entry | Damage]:
     """Every whole record in a stretch of a segment, and what had to be skipped between two of them.
 
@@ -101,13 +144,14 @@ def scan(data: bytes, base: int = 0) -> Iterator[Entry | Damage]:
     """
     at = 0
     skipped = None
+    view = memoryview(data)
     while True:
-        found = data.find(MARK, at)
+        found = data.find(_PREFIX, at)
         if found < 0:
             return
         if found > at and skipped is None:
             skipped = at
-        entry = _decode(data, found, base)
+        entry = _decode(view, found, base)
         if entry is None:
             skipped = found if skipped is None else skipped
             at = found + 1
@@ -119,20 +163,22 @@ def scan(data: bytes, base: int = 0) -> Iterator[Entry | Damage]:
         at = entry.end - base
 
 
-def _decode(data: bytes, at: int, base: int) -> Entry | None:
+def _decode(data: memoryview, at: int, base: int) -> Entry | None:
     start = at + _FRAME.size
     cursor = start + _HEADER.size
     if cursor > len(data):
         return None
-    _, checksum = _FRAME.unpack_from(data, at)
+    mark, checksum = _FRAME.unpack_from(data, at)
+    if mark not in (MARK, COMMAND_MARK):
+        return None
     length, appended_at, *sizes = _HEADER.unpack_from(data, start)
     end = cursor + length
-    if end > len(data) or sum(sizes) > length or zlib.crc32(memoryview(data)[start:end]) != checksum:
+    if end > len(data) or sum(sizes) > length or zlib.crc32(data[start:end]) != checksum:
         return None
     texts = []
     for size in sizes:
-        texts.append(data[cursor : cursor + size].decode(errors="replace"))
+        texts.append(str(data[cursor : cursor + size], "utf-8", "replace"))
         cursor += size
     event_type, run_key, namespace, name = texts
-    event = Event(data[cursor:end], run_key, event_type, namespace, name)
-    return Entry(base + at, base + end, appended_at, event)
+    body, is_command = bytes(data[cursor:end]), mark == COMMAND_MARK
+    return Entry(base + at, base + end, appended_at, event_type, run_key, namespace, name, body, is_command)

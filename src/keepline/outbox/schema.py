@@ -61,6 +61,39 @@ STEPS = (
     -- Pruning looks for what ended long ago.
     CREATE INDEX delivery_event ON delivery (event);
     """,
+    # 2: bodies stay in the segments, which are kept.
+    """
+    -- Bodies whose segment is gone: of dead letters, of stragglers, and of events of the first version.
+    CREATE TABLE body (
+        event INTEGER PRIMARY KEY REFERENCES event (id),
+        body  BLOB NOT NULL
+    );
+    INSERT INTO body (event, body) SELECT id, body FROM event;
+    ALTER TABLE event DROP COLUMN body;
+
+    -- Where the event's record stands; no segment: its body is in the table above.
+    ALTER TABLE event ADD COLUMN segment INTEGER;
+    ALTER TABLE event ADD COLUMN position INTEGER;   -- bytes
+    ALTER TABLE event ADD COLUMN length INTEGER;     -- bytes
+
+    -- The first and the last event of a segment, by their ids; others may stand between them.
+    ALTER TABLE mark ADD COLUMN first_event INTEGER;
+    ALTER TABLE mark ADD COLUMN last_event INTEGER;
+
+    ALTER TABLE delivery ADD COLUMN charged INTEGER NOT NULL DEFAULT 0;  -- failed while others succeeded
+    ALTER TABLE delivery ADD COLUMN charged_at REAL;  -- s since 1970: when for the first time
+    ALTER TABLE delivery ADD COLUMN first_at REAL;    -- s since 1970: when it was tried first
+    ALTER TABLE delivery ADD COLUMN status INTEGER;   -- HTTP status of the last answer
+    DROP INDEX delivery_event;
+    -- Dead letters are few, and asked for by themselves.
+    CREATE INDEX delivery_dead ON delivery (destination, event) WHERE state = 2;
+
+    ALTER TABLE destination ADD COLUMN discarded INTEGER NOT NULL DEFAULT 0;
+
+    -- Which ledger this is: commands name events by their ids, and mean those of one ledger.
+    CREATE TABLE ledger (identity TEXT NOT NULL);
+    INSERT INTO ledger (identity) VALUES (lower(hex(randomblob(8))));
+    """,
 )
 
 

@@ -8,7 +8,7 @@ number is used twice, whatever the clock does. At any time at most one segment t
 - Sealed means read-only for its owner too. So it says so itself, to processes with another idea of its size
   as well, and in the same ``fstat(2)`` that an append makes anyway.
 - An append holds a shared lock on its segment, and looks under it whether it is there, unsealed and not full.
-- A segment is deleted under an exclusive lock on it, and only by the relay.
+- A segment leaves the journal under an exclusive lock on it, and only by the relay, which archives it.
 
 An append that has looked and not yet written can so write to a segment that was sealed since, while others
 write to the next one. Readers mind it (:func:`keepline.outbox.reader.read_next`).
@@ -31,7 +31,8 @@ from keepline.outbox.owned import OwnedFile, held
 
 SUFFIX = ".seg"
 _DIGITS = 20
-_SEALED = 0o400
+SEALED = 0o400
+"""The mode of a segment that takes no more appends."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -44,13 +45,34 @@ def segment_numbers(files: OutboxFiles) -> list[int]:
     Raises:
         OutboxUnavailable: the folder can't be read; a missing one is an empty journal.
     """
+    return numbers_in(files.journal)
+
+
+def numbers_in(folder: Path) -> list[int]:
+    """The numbers of the segments in a folder, oldest first.
+
+    Args:
+        folder: of segments.
+
+    Raises:
+        OutboxUnavailable: it can't be read; a missing one has none.
+    """
     try:
-        names = os.listdir(files.journal)
+        names = os.listdir(folder)
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise unavailable("read the journal", files.journal, error) from error
+        raise unavailable("read the folder", folder, error) from error
     return sorted(int(name[:_DIGITS]) for name in names if _is_segment(name))
+
+
+def segment_name(number: int) -> str:
+    """The name of a segment's file.
+
+    Args:
+        number: the segment.
+    """
+    return f"{number:0{_DIGITS}d}{SUFFIX}"
 
 
 def segment_path(files: OutboxFiles, number: int) -> Path:
@@ -60,7 +82,7 @@ def segment_path(files: OutboxFiles, number: int) -> Path:
         files: the outbox.
         number: the segment.
     """
-    return files.journal / f"{number:0{_DIGITS}d}{SUFFIX}"
+    return files.journal / segment_name(number)
 
 
 def takes_appends(state: os.stat_result, segment_bytes: int) -> bool:
@@ -132,7 +154,7 @@ def _is_sealed(path: Path) -> bool:
 def _seal(path: Path) -> None:
     try:
         with suppress(FileNotFoundError):
-            path.chmod(_SEALED)
+            path.chmod(SEALED)
     except OSError as error:
         raise unavailable("seal", path, error) from error
 

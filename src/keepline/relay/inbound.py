@@ -1,10 +1,12 @@
-"""The relay's end of the journal: events are taken into the ledger, and segments that are done deleted."""
+"""The relay's end of the journal: events are taken into the ledger, commands applied, segments archived."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from keepline.errors import OutboxDamaged
+from keepline.outbox.commands import Command, from_json
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.reader import Batch, is_full, read_next, retire, retire_all
@@ -34,11 +36,11 @@ class Inbound:
         self._tuning = tuning
         self._destinations = destinations
 
-    def take_in(self) -> bool:
-        """Take in one batch of what was appended, and delete a segment of which it was the last.
+    def take_in(self) -> list[Command] | None:
+        """Take in one batch of what was appended, and archive a segment of which it was the last.
 
         Returns:
-            whether there was any.
+            the commands among it, applied; ``None`` when there was nothing.
 
         Raises:
             OutboxError: journal or ledger can't be used; what was taken in stays so.
@@ -48,17 +50,29 @@ class Inbound:
             # Those that an append was still using when their last event was taken in.
             for number in segment_numbers(self._files):
                 self._clear(number, self._ledger.position(number))
-            return False
+            return None
         self._report(batch)
-        self._ledger.take_in(batch, self._destinations)
+        commands = list(self._commands(batch))
+        with self._ledger.transaction():
+            self._ledger.take_in(batch, self._destinations)
+            for command in commands:
+                command.apply(self._ledger)
         if not batch.more:
             self._clear(batch.segment, batch.position)
-        return True
+        return commands
+
+    def _commands(self, batch: Batch) -> Iterator[Command]:
+        for entry in batch.entries:
+            if entry.is_command:
+                try:
+                    yield from_json(entry.body)
+                except OutboxDamaged as error:
+                    log.error("%s", error)
 
     def _clear(self, number: int, position: int) -> None:
         full = is_full(self._files, number, self._tuning.segment_bytes)
-        if full and retire(self._files, number, position):
-            self._ledger.forget_segment(number)
+        if full:
+            retire(self._files, number, position)
 
     def _report(self, batch: Batch) -> None:
         for damage in batch.damages:
@@ -70,22 +84,17 @@ class Inbound:
             )
 
     def leave(self, let_go: Callable[[], None]) -> bool:
-        """Delete every segment, so that the next append has to open a new one, and looks for a relay.
+        """Archive every segment, so that the next append has to open a new one, and looks for a relay.
 
         Args:
-            let_go: called when they are gone and no append can be made: that append finds what it leaves.
+            let_go: called when they are archived and no append can be made: that append finds what it leaves.
 
         Returns:
-            whether they are gone; not when something was appended that hasn't been taken in.
+            whether they are archived; not when something was appended that hasn't been taken in.
 
         Raises:
             OutboxError: journal or ledger can't be used.
         """
-
-        def gone() -> None:
-            self._ledger.forget_segments()
-            let_go()
-
         # Appends wait while the ledger is closed, which now has little left to do.
         self._ledger.checkpoint()
-        return retire_all(self._files, self._ledger.position, timeout=self._tuning.lock_timeout, then=gone)
+        return retire_all(self._files, self._ledger.position, timeout=self._tuning.lock_timeout, then=let_go)

@@ -111,6 +111,16 @@ class Lane:
         """Tell the lane that the ledger has new events."""
         self._window.more()
 
+    def rewind(self) -> None:
+        """Tell the lane that events it has passed wait again."""
+        self._window.rewind()
+
+    def resume(self) -> None:
+        """Try at once, where a pause is under way."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._probe()
+
     def hold(self, held: bool) -> None:
         """Begin no further try while ``held``, for a relay that stops or can't mark."""
         self._held = held
@@ -125,6 +135,10 @@ class Lane:
             return
         most = self._destination.capacity if self.state is LaneState.OPEN else 1
         while len(self._in_flight) < most and (one := self._window.take()) is not None:
+            if one.body is None:
+                self._end(one, Verdict.REFUSED, Answer(error="its record in the outbox is damaged or gone"))
+                self._wake()
+                continue
             self._in_flight[one.event] = _Flight(one, self._epoch, self._loop.time())
             self._destination.start(Try(one.event, one.body, self._deadline))
 
@@ -146,7 +160,8 @@ class Lane:
 
     def _on_answer(self, event: int, answer: Answer) -> None:
         flight = self._in_flight.pop(event)
-        one = replace(flight.one, attempts=flight.one.attempts + 1)
+        first_at = flight.one.first_at or time.time()
+        one = replace(flight.one, attempts=flight.one.attempts + 1, first_at=first_at)
         self._last_answer = str(answer)
         self._last_answer_at = time.time()
         verdict = judge(answer)
@@ -165,7 +180,9 @@ class Lane:
     def _end(self, one: Pending, verdict: Verdict, answer: Answer) -> None:
         self._window.end(one)
         state = DeliveryState.DELIVERED if verdict is Verdict.DELIVERED else DeliveryState.DEAD
-        self._ended(Ended(self.ident, one.event, state, one.attempts, str(answer)))
+        self._ended(
+            Ended(self.ident, one.event, state, one.attempts, one.first_at, answer.status, str(answer))
+        )
         if state is DeliveryState.DEAD and self._refusals.due():
             log.warning(
                 "destination `%s` refused an event for good: %s; it is kept as a dead letter",

@@ -10,6 +10,7 @@ from functools import partial
 from keepline.destinations.connect import connect
 from keepline.destinations.curl import CurlLoop
 from keepline.destinations.legs import ParsedLeg
+from keepline.outbox.commands import Command, Replay, Resume
 from keepline.outbox.delivery import Ended
 from keepline.outbox.ledger import Ledger
 from keepline.relay.lane import Lane
@@ -89,6 +90,18 @@ class Lanes:
         """Tell that the ledger has new events."""
         for lane in self._lanes:
             lane.more()
+
+    def apply(self, command: Command) -> None:
+        """Take note of a command that the ledger has applied.
+
+        Args:
+            command: what was asked.
+        """
+        for lane in self._lanes:
+            if isinstance(command, Replay) and command.destination == lane.name:
+                lane.rewind()
+            elif isinstance(command, Resume) and command.destination in (None, lane.name):
+                lane.resume()
 
     def pump(self) -> None:
         """Begin what may begin.

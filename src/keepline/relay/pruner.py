@@ -1,4 +1,4 @@
-"""Deleting what was delivered long ago, a little at a time, while the relay is awake anyway."""
+"""When to prune: now and then, a little at a time, while the relay is awake anyway."""
 
 from __future__ import annotations
 
@@ -6,37 +6,56 @@ import logging
 import time
 
 from keepline.errors import OutboxError
+from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
+from keepline.outbox.pruning import Pruning
+from keepline.outbox.room import bytes_used
+from keepline.tuning import Tuning
 
 log = logging.getLogger(__name__)
 
 _EVERY = 60.0
-_BATCH = 500
+_EVERY_WHEN_PRESSED = 1.0
+# Of max_bytes: room for what is appended until the next look.
+_PRESSED = 0.8
 
 
 class Pruner:
-    """Prunes the ledger.
+    """Prunes the outbox: what is older than ``retention``, and sooner what ``max_bytes`` has no room for.
 
     Args:
+        files: the outbox.
         ledger: open for writing.
-        retention: how long a delivered event is kept, seconds.
+        tuning: bounds.
     """
 
-    def __init__(self, ledger: Ledger, retention: float) -> None:
-        self._ledger = ledger
-        self._retention = retention
-        self._up_to = 0
+    def __init__(self, files: OutboxFiles, ledger: Ledger, tuning: Tuning) -> None:
+        self._files = files
+        self._tuning = tuning
+        self._pruning = Pruning(files, ledger)
         self._next = 0.0
+        self._under_way = False
+        self._pressed = False
 
-    def look(self) -> None:
-        """Prune a few events if it is time to; a failure is logged, and tried again when it is time again."""
+    def look(self) -> bool:
+        """Prune a little if it is time to; a failure is logged, and tried again when it is time again.
+
+        Returns:
+            whether there is more to prune.
+        """
         now = time.monotonic()
-        if now < self._next:
-            return
+        if not self._under_way and now < self._next:
+            return False
         try:
-            self._up_to = self._ledger.prune(time.time() - self._retention, self._up_to, _BATCH)
+            if self._pressed or not self._under_way:
+                self._pressed = bytes_used(self._files) > self._tuning.max_bytes * _PRESSED
+            if not self._under_way:
+                self._pruning.begin()
+            before = time.time() - self._tuning.retention
+            self._under_way = self._pruning.step(before, pressed=self._pressed)
         except OutboxError as error:
-            log.warning("can't prune the ledger: %s", error)
-            self._up_to = 0
-        if not self._up_to:
-            self._next = now + _EVERY
+            log.warning("can't prune the outbox: %s", error)
+            self._under_way = False
+        if not self._under_way:
+            self._next = now + (_EVERY_WHEN_PRESSED if self._pressed else _EVERY)
+        return self._under_way

@@ -82,7 +82,7 @@ class Relay:
             )
             opened.callback(self._lanes.close, _CLOSE_SECONDS)
             self._inbound = Inbound(self._files, self._ledger, self._tuning, self._lanes.open(legs))
-            self._pruner = Pruner(self._ledger, self._tuning.retention)
+            self._pruner = Pruner(files, self._ledger, self._tuning)
             self._idleness = Idleness(
                 self._loop,
                 ring=self._ring,
@@ -161,8 +161,11 @@ class Relay:
         if self._stopping:
             return
         try:
-            if self._inbound.take_in():
+            commands = self._inbound.take_in()
+            if commands is not None:
                 self._lanes.more()
+                for command in commands:
+                    self._lanes.apply(command)
                 # Through the loop, so that answers are taken between two batches.
                 self._ring()
             self._lanes.pump()
@@ -207,7 +210,8 @@ class Relay:
         self._lanes.described()
 
     def _look_after(self) -> None:
-        self._pruner.look()
+        if self._pruner.look():
+            self._ring()
         self._idleness.tell(self._lanes.idle and self._taking is None and self._settling is None)
 
     def _end_if_idle(self) -> None:

@@ -26,9 +26,11 @@ class Window:
         self._read = read
         self._size = size
         self._ready: deque[Pending] = deque()
+        self._given: dict[int, Pending] = {}
+        # The ids of all that is held.
+        self._known: set[int] = set()
         # For each run with a delivery that is ready or given: what has to wait for that one.
         self._behind: dict[str, deque[Pending]] = {}
-        self._held = 0
         self._bytes = 0
         self._read_up_to = 0
         self._more = True
@@ -36,10 +38,19 @@ class Window:
     @property
     def empty(self) -> bool:
         """Whether nothing is held, and nothing is known to be in the ledger beyond."""
-        return not (self._held or self._more)
+        return not (self._known or self._more)
 
     def more(self) -> None:
         """Tell that the ledger has new deliveries."""
+        self._more = True
+
+    def rewind(self) -> None:
+        """Tell that deliveries wait again which were passed: the ledger is read again from its beginning."""
+        self._ready.clear()
+        self._behind = {one.run_key: deque() for one in self._given.values() if one.run_key}
+        self._known = set(self._given)
+        self._bytes = sum(len(one.body or b"") for one in self._given.values())
+        self._read_up_to = 0
         self._more = True
 
     def take(self) -> Pending | None:
@@ -48,9 +59,13 @@ class Window:
         Raises:
             OutboxError: the ledger can't be read; nothing was taken.
         """
-        if self._held <= self._size // 2 and self._bytes <= _MOST_BYTES // 2:
+        if len(self._known) <= self._size // 2 and self._bytes <= _MOST_BYTES // 2:
             self._fill()
-        return self._ready.popleft() if self._ready else None
+        if not self._ready:
+            return None
+        one = self._ready.popleft()
+        self._given[one.event] = one
+        return one
 
     def put_back(self, one: Pending, *, last: bool) -> None:
         """Give back a delivery that has to be tried again.
@@ -59,6 +74,7 @@ class Window:
             one: the delivery; its run goes on waiting for it.
             last: whether it goes behind all that may go, and not before.
         """
+        del self._given[one.event]
         if last:
             self._ready.append(one)
         else:
@@ -66,8 +82,9 @@ class Window:
 
     def end(self, one: Pending) -> None:
         """Let go of a delivery that has ended; the next of its run may go."""
-        self._held -= 1
-        self._bytes -= len(one.body)
+        self._known.discard(one.event)
+        self._given.pop(one.event, None)
+        self._bytes -= len(one.body or b"")
         if not one.run_key:
             return
         behind = self._behind[one.run_key]
@@ -78,17 +95,18 @@ class Window:
             del self._behind[one.run_key]
 
     def _fill(self) -> None:
-        while self._more and self._held < self._size and self._bytes < _MOST_BYTES:
-            limit = min(_STEP, self._size - self._held)
-            rows = self._read(self._read_up_to, limit)
-            self._more = len(rows) == limit
+        while self._more and len(self._known) < self._size and self._bytes < _MOST_BYTES:
+            rows = self._read(self._read_up_to, min(_STEP, self._size - len(self._known)))
+            self._more = bool(rows)
             for row in rows:
                 self._admit(row)
 
     def _admit(self, row: Pending) -> None:
         self._read_up_to = row.event
-        self._held += 1
-        self._bytes += len(row.body)
+        if row.event in self._known:
+            return
+        self._known.add(row.event)
+        self._bytes += len(row.body or b"")
         if row.run_key in self._behind:
             self._behind[row.run_key].append(row)
             return

@@ -1,0 +1,118 @@
+"""Events' bodies, read out of the segments in which they were appended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from keepline.errors import OutboxDamaged
+from keepline.outbox.archive import archived_path
+from keepline.outbox.files import OutboxFiles, unavailable
+from keepline.outbox.owned import OwnedFile
+from keepline.outbox.record import body_of
+from keepline.outbox.segments import segment_path
+
+_MOST_OPEN = 4
+_STRETCH_BYTES = 1024 * 1024
+
+
+class Place(NamedTuple):
+    """Where a record stands.
+
+    Args:
+        segment: its segment.
+        position: offset of its first byte.
+        length: bytes.
+    """
+
+    segment: int
+    position: int
+    length: int
+
+
+class Bodies:
+    """Reads bodies; keeps a few segments open.
+
+    Args:
+        files: the outbox.
+    """
+
+    def __init__(self, files: OutboxFiles) -> None:
+        self._files = files
+        self._open: dict[int, OwnedFile] = {}
+
+    def read(self, places: Sequence[Place]) -> list[bytes | None]:
+        """The bodies of some records, in their order; ``None`` for one that is damaged or gone.
+
+        Args:
+            places: best in the order in which they stand; what stands together is read at once.
+
+        Raises:
+            OutboxUnavailable: a segment can't be opened or read.
+        """
+        found: list[bytes | None] = []
+        for stretch in _stretches(places):
+            begin = stretch[0].position
+            last = stretch[-1]
+            data = self._bytes(last.segment, begin, last.position + last.length - begin)
+            for one in stretch:
+                at = one.position - begin
+                found.append(_body(data[at : at + one.length]))
+        return found
+
+    def forget(self, segment: int) -> None:
+        """Let go of a segment that is deleted."""
+        file = self._open.pop(segment, None)
+        if file is not None:
+            file.close()
+
+    def close(self) -> None:
+        """Let go of all."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _bytes(self, segment: int, begin: int, length: int) -> memoryview:
+        file = self._open.pop(segment, None) or self._find(segment)
+        if file is None:
+            return memoryview(b"")
+        # The one that was used last stands last.
+        self._open[segment] = file
+        if len(self._open) > _MOST_OPEN:
+            self._open.pop(next(iter(self._open))).close()
+        try:
+            return memoryview(os.pread(file.fd, length, begin))
+        except OSError as error:
+            raise unavailable("read", file.path, error) from error
+
+    def _find(self, segment: int) -> OwnedFile | None:
+        # It may be archived between the two looks, and never comes back.
+        for path in (segment_path(self._files, segment), archived_path(self._files, segment)):
+            try:
+                return OwnedFile(path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise unavailable("open", path, error) from error
+        return None
+
+
+def _stretches(places: Sequence[Place]) -> Iterator[list[Place]]:
+    stretch: list[Place] = []
+    for one in places:
+        if stretch:
+            first, last = stretch[0], stretch[-1]
+            follows = one.segment == last.segment and one.position >= last.position
+            if not follows or one.position + one.length - first.position > _STRETCH_BYTES:
+                yield stretch
+                stretch = []
+        stretch.append(one)
+    if stretch:
+        yield stretch
+
+
+def _body(record: memoryview) -> bytes | None:
+    try:
+        return body_of(record)
+    except OutboxDamaged:
+        return None

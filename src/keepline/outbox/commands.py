@@ -1,0 +1,155 @@
+"""What an operator asks of the relay: appended to the journal, applied by the relay in the order of appending.
+
+So the ledger has one writer, and a command outlives whatever dies between its appending and its doing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from keepline.errors import OutboxDamaged
+from keepline.outbox.delivery import DeliveryState
+from keepline.outbox.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Deliver events to a destination again, dead letters and delivered ones, and those it never had.
+
+    Args:
+        ledger: identity of the ledger in which the events' ids were found.
+        destination: its name.
+        events: ids.
+    """
+
+    kind: ClassVar[str] = "replay"
+    ledger: str
+    destination: str
+    events: tuple[int, ...]
+
+    def apply(self, ledger: Ledger) -> None:
+        """Make them pending."""
+        found = ledger.ident_of(self.destination)
+        if found is None or ledger.identity != self.ledger:
+            return
+        with ledger.transaction():
+            for event in self.events:
+                state = ledger.db.execute(
+                    "SELECT state FROM delivery WHERE destination = ? AND event = ?", (found, event)
+                ).get
+                if state == DeliveryState.PENDING:
+                    continue
+                ledger.db.execute(
+                    "INSERT INTO delivery (destination, event, state) SELECT ?, id, 0 FROM event WHERE id = ? "
+                    "ON CONFLICT (destination, event) DO UPDATE SET state = 0, attempts = 0, charged = 0, "
+                    "charged_at = NULL, first_at = NULL, ended_at = NULL",
+                    (found, event),
+                )
+                if state is not None:
+                    ledger.count(found, DeliveryState(state), -1)
+
+
+@dataclass(frozen=True)
+class Discard:
+    """Let go of dead letters.
+
+    Args:
+        ledger: identity of the ledger in which the events' ids were found.
+        destination: its name.
+        events: ids.
+    """
+
+    kind: ClassVar[str] = "discard"
+    ledger: str
+    destination: str
+    events: tuple[int, ...]
+
+    def apply(self, ledger: Ledger) -> None:
+        """Make them discarded; retention lets them go."""
+        found = ledger.ident_of(self.destination)
+        if found is None or ledger.identity != self.ledger:
+            return
+        with ledger.transaction():
+            for event in self.events:
+                ledger.db.execute(
+                    "UPDATE delivery SET state = 3, ended_at = ? WHERE destination = ? AND event = ? AND state = 2",
+                    (time.time(), found, event),
+                )
+                changed = ledger.db.changes()
+                ledger.count(found, DeliveryState.DEAD, -changed)
+                ledger.count(found, DeliveryState.DISCARDED, changed)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Try a destination that is out or paused at once.
+
+    Args:
+        destination: its name; ``None`` for all.
+    """
+
+    kind: ClassVar[str] = "resume"
+    destination: str | None
+
+    def apply(self, ledger: Ledger) -> None:
+        """Nothing to write: the lanes do it."""
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Drop what waits for a destination that is out of the configuration, its dead letters, and its name.
+
+    Args:
+        destination: its name.
+    """
+
+    kind: ClassVar[str] = "forget"
+    destination: str
+
+    def apply(self, ledger: Ledger) -> None:
+        """Delete it, unless it is in the configuration again."""
+        with ledger.transaction():
+            db = ledger.db
+            found = db.execute(
+                "SELECT id FROM destination WHERE name = ? AND active = 0", (self.destination,)
+            ).get
+            if found is not None:
+                db.execute("DELETE FROM delivery WHERE destination = ?", (found,))
+                db.execute("DELETE FROM destination WHERE id = ?", (found,))
+
+
+Command = Replay | Discard | Resume | Forget
+_KINDS: dict[str, type[Any]] = {one.kind: one for one in (Replay, Discard, Resume, Forget)}
+
+
+def to_json(command: Command) -> bytes:
+    """A command as it stands in the journal.
+
+    Args:
+        command: what is asked.
+    """
+    return json.dumps({"do": command.kind, **asdict(command)}).encode()
+
+
+def from_json(body: bytes) -> Command:
+    """A command that stands in the journal.
+
+    Args:
+        body: its JSON.
+
+    Raises:
+        OutboxDamaged: it isn't one, or a newer Keepline's.
+    """
+    try:
+        document = json.loads(body)
+        command: Command = _KINDS[document.pop("do")](
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise OutboxDamaged(
+            f"a command in the journal isn't known here ({error}); give it again with this version"
+        ) from error
+    return command
