@@ -19,7 +19,7 @@ _STRAGGLERS = 1 / 8
 # An event with a delivery that waits, is dead, or has ended since a time.
 _UNFINISHED = (
     "EXISTS (SELECT 1 FROM destination JOIN delivery ON delivery.destination = destination.id "
-    "AND delivery.event = event.id WHERE state IN (0, 2) OR ended_at >= ?)"
+    "AND delivery.event = event.id WHERE delivery.state IN (0, 2) OR ended_at >= ?)"
 )
 
 

@@ -168,7 +168,10 @@ class Relay:
                     self._lanes.apply(command)
                 # Through the loop, so that answers are taken between two batches.
                 self._ring()
-            self._lanes.pump()
+            if self._settling is None:
+                # Otherwise that comes after the marking, so that no more is under way or unmarked at a time
+                # than there are connections.
+                self._lanes.pump()
         except OutboxError as error:
             self._try_later(error)
             return
