@@ -122,7 +122,7 @@ def test_200_relays_killed_at_random_instants_under_load_lose_nothing_and_double
             pid = begin(nursery, kills)
             if kills % 2:
                 # Every other one in the middle of its work, the rest also while it begins.
-                until(lambda: load.answered.total() > answered_before)
+                until(lambda before=answered_before: load.answered.total() > before)
             time.sleep(instants.uniform(0.0, 0.1))
             kill(pid)
             destination.wait_for(lambda one: not (one.in_flight or one.connections_open), SOON)
