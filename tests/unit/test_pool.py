@@ -1422,11 +1422,14 @@ pool.submit("hold", "one")
 for number in range(20):
     pool.submit("write", number)
 try:
+    print("submitted", flush=True)
     signal.pause()
 finally:
     print(pool.stop(20))
 """)
     until(lambda: "holds one" in folder.entries())
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "submitted\n"
     os.killpg(owner.pid, signal.SIGTERM)
     folder.allow("one")
     assert outcome(owner) == "0"
