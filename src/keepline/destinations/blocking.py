@@ -14,7 +14,9 @@ from typing import Any
 from keepline.config import Leg
 
 _KAFKA = ("kafka", "msk-iam")
-_KAFKA_TIMEOUTS = ("message.timeout.ms", "delivery.timeout.ms")
+_KAFKA_TIMEOUT = "message.timeout.ms"
+# With any of these, somebody has set it already, or it would have to fit them.
+_KAFKA_SETS_IT = (_KAFKA_TIMEOUT, "delivery.timeout.ms", "default.topic.config", "transaction.timeout.ms")
 _KAFKA_MS = 45_000
 """Less than the time after which the thread of a try is given up."""
 _ONCE = {"total": 0, "status_forcelist": []}
@@ -54,6 +56,6 @@ def _in_time(entry: dict[str, Any]) -> dict[str, Any]:
     config = entry.get("config")
     if entry.get("type") not in _KAFKA or not isinstance(config, Mapping):
         return entry
-    if any(name in config for name in _KAFKA_TIMEOUTS):
-        return entry  # Somebody has a reason.
-    return {**entry, "config": {**config, _KAFKA_TIMEOUTS[0]: _KAFKA_MS}}
+    if any(name in config for name in _KAFKA_SETS_IT):
+        return entry
+    return {**entry, "config": {**config, _KAFKA_TIMEOUT: _KAFKA_MS}}
