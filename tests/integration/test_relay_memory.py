@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from tests.support_relay import (
+    Process,
+    append,
     arrive_once,
     client,
     leg,
@@ -19,7 +23,8 @@ from tests.support_relay import (
     until,
 )
 
-import keepline
+import keepline as package
+from keepline.cli import apart
 from keepline.config import Settings
 from keepline.demo.destination import RecordingDestination
 from keepline.destinations.endpoint import Endpoint
@@ -48,7 +53,7 @@ print(json.dumps([texts, error, "openlineage.client" in sys.modules]))
 
 def read_in_a_process(outbox: Path, legs: object, before: str = "") -> tuple[list[str | None], str, bool]:
     """What a process comes to that begins without the client, and whether it has it then."""
-    root = str(Path(keepline.__file__).parent.parent)
+    root = str(Path(package.__file__).parent.parent)
     command = [sys.executable, "-c", READ, json.dumps(transport(outbox, legs)), root, before]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -84,6 +89,32 @@ def test_a_detached_relay_of_native_legs_is_small(
     assert process.memory_info().rss < MOST_BYTES
     assert process.children() == []
     emitting.close()
+
+
+def test_a_relay_in_the_foreground_is_small_too(
+    keepline: Callable[..., Process], outbox: Path, destination: RecordingDestination
+) -> None:
+    settings = json.dumps(transport(outbox, {"a": leg(destination)}))
+    running = keepline("relay", OPENLINEAGE__TRANSPORT=settings)
+    arrive_once(destination, append(outbox, ["one"]))
+    assert psutil.Process(running.pid).memory_info().rss < MOST_BYTES
+    assert running.output == f"delivering from {outbox} to a\n"
+
+
+def test_settings_that_are_found_apart_bring_the_folders_that_were_added_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, outbox: Path
+) -> None:
+    here = os.getpid()
+
+    # As Airflow adds that of its plugins.
+    def found(option: str | None) -> Settings:
+        sys.path.append(f"/added/{option}" if os.getpid() != here else "/added/here")
+        return Settings.from_dict(transport(outbox, NATIVE))
+
+    monkeypatch.setattr(apart, "settings_for", found)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert apart.settings_apart("there") == found(None)
+    assert sys.path[-2:] == ["/added/there", "/added/here"]
 
 
 def test_endpoints_are_read_as_they_are_with_the_client_and_without_keeping_it(outbox: Path) -> None:
@@ -123,7 +154,7 @@ def test_a_wrong_leg_gets_the_client_s_own_words(outbox: Path, wrong: dict[str, 
 @pytest.mark.parametrize(
     ("fault", "before"),
     [
-        ("time.sleep(600)", "from keepline.destinations import ready; ready._READ_SECONDS = 1\n"),
+        ("time.sleep(600)", "from keepline.destinations import ready; ready._READ_SECONDS = 1.0\n"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", ""),
         ("sys.exit(7)", ""),
     ],
