@@ -413,6 +413,32 @@ class FetchedToken(TokenProvider):
         return "Bearer fetched"
 
 
+class AskedToken(TokenProvider):
+    """A user's own way to a key, which asks the address in its settings."""
+
+    def __init__(self, config: dict[str, str]) -> None:
+        self.address = config["address"]
+
+    def get_bearer(self) -> str:
+        response = requests.post(self.address, timeout=5)
+        response.raise_for_status()
+        return "Bearer asked"
+
+
+def test_what_another_host_refuses_is_not_the_event(
+    destination: RecordingDestination, other: RecordingDestination, outbox: Path, deliver: Deliver
+) -> None:
+    other.answer(400)
+    append(outbox, ["one"])
+    mine = leg(destination, auth={"type": f"{HERE}.AskedToken", "address": other.url})
+    relay = deliver({"a": mine})
+    until(lambda: status_of(outbox, "a").state == "out")
+    other.answer(200)
+    destination.answer(400)
+    assert relay.idle()
+    assert account(outbox) == {"delivered": 0, "dead": 1, "pending": 0}
+
+
 @pytest.mark.parametrize("kind", ["http", "async_http"])
 def test_http_with_a_key_that_is_fetched_is_left_to_the_client_and_delivered_before_it_is_marked(
     kind: str, destination: RecordingDestination, outbox: Path, deliver: Deliver
@@ -440,11 +466,12 @@ def test_the_client_s_own_retries_are_left_to_the_lane(
     assert 0.3 <= second - first < 1.0
 
 
-def test_a_redirect_that_the_client_follows_is_not_taken_for_a_delivery(
-    destination: RecordingDestination, other: RecordingDestination, outbox: Path, deliver: Deliver
+@pytest.mark.parametrize("page", [200, 400])
+def test_a_redirect_that_the_client_follows_is_no_answer_to_the_event(
+    page: int, destination: RecordingDestination, other: RecordingDestination, outbox: Path, deliver: Deliver
 ) -> None:
     destination.answer(302, headers=[("Location", other.url + "/login")])
-    other.answer(200)
+    other.answer(page)
     append(outbox, ["one"])
     deliver({"a": leg(destination, auth={"type": f"{HERE}.FetchedToken"})})
     until(lambda: status_of(outbox, "a").state == "paused")

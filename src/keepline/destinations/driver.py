@@ -6,6 +6,8 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import requests
 from openlineage.client.transport import Transport
@@ -111,14 +113,25 @@ class Driver:
         try:
             answer = transport.emit(event)  # type: ignore[arg-type]
         except BaseException as error:
-            return answer_of(error, "the transport failed", self._secrets, of_event=True)
+            ours = not _is_elsewhere(transport, error)
+            return answer_of(error, "the transport failed", self._secrets, of_event=ours)
         if said := _kafka.take():
             return kafka_answer(said, "the broker has not taken the event", self._secrets)
-        if isinstance(answer, requests.Response) and answer.history:
-            # The client has followed a redirect, most likely to a page that answers 200 to anything.
-            return self._redirected(answer.history[0])
+        if isinstance(answer, requests.Response):
+            # Where the client has followed a redirect, most likely some page has answered 200 to anything.
+            first = (*answer.history, answer)[0]
+            text = first.content[:KEPT_BYTES].decode(errors="replace")
+            return Answer(status=first.status_code, excerpt=excerpt(text, self._secrets))
         return Answer(accepted=True)
 
-    def _redirected(self, response: requests.Response) -> Answer:
-        text = response.content[:KEPT_BYTES].decode(errors="replace")
-        return Answer(status=response.status_code, excerpt=excerpt(text, self._secrets))
+
+def _is_elsewhere(transport: Transport, error: BaseException) -> bool:
+    """Whether another host has answered, such as one that a user's own class asks for a key."""
+    asked, own = getattr(getattr(error, "response", None), "url", None), getattr(transport, "url", None)
+    if not (isinstance(asked, str) and isinstance(own, str)):
+        return False
+    with suppress(ValueError):
+        return (
+            urlsplit(asked).hostname != urlsplit(own).hostname or urlsplit(asked).port != urlsplit(own).port
+        )
+    return True

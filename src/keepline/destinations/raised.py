@@ -88,7 +88,7 @@ def _status(error: BaseException) -> int | None:
 
 def _statuses(error: Exception) -> Iterator[object]:
     """Where requests, httpx, botocore, azure, aiohttp, urllib and Google's libraries put it."""
-    response = _get(error, "response")
+    response = _response(error)
     if isinstance(response, Mapping):
         yield _get(response.get("ResponseMetadata"), "HTTPStatusCode")
         return
@@ -102,12 +102,19 @@ def _statuses(error: Exception) -> Iterator[object]:
         yield _get(error, "code")
 
 
+def _response(error: BaseException) -> object:
+    response = _get(error, "response")
+    history = _get(response, "history")
+    # A redirect that was followed, and what some other page said then, means that the address is wrong.
+    return history[0] if isinstance(history, (list, tuple)) and history else response
+
+
 def _is_refusal(status: int) -> bool:
     return 400 <= status < 500 and status not in _NEVER_THE_EVENT
 
 
 def _retry_after(error: BaseException) -> str:
-    response = _get(error, "response")
+    response = _response(error)
     if isinstance(response, Mapping):
         headers = _get(response.get("ResponseMetadata"), "HTTPHeaders")
     else:
@@ -120,7 +127,7 @@ def _retry_after(error: BaseException) -> str:
 
 
 def _body(error: BaseException) -> str:
-    content = _get(_get(error, "response"), "content")
+    content = _get(_response(error), "content")
     return content[:KEPT_BYTES].decode(errors="replace") if isinstance(content, bytes) else ""
 
 
