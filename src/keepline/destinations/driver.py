@@ -131,7 +131,6 @@ def _is_elsewhere(transport: Transport, error: BaseException) -> bool:
     if not (isinstance(asked, str) and isinstance(own, str)):
         return False
     with suppress(ValueError):
-        return (
-            urlsplit(asked).hostname != urlsplit(own).hostname or urlsplit(asked).port != urlsplit(own).port
-        )
+        there, here = urlsplit(asked), urlsplit(own)
+        return (there.hostname, there.port) != (here.hostname, here.port)
     return True
