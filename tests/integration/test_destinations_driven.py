@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from email.message import Message
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.error import HTTPError
 
 import attr
 import pytest
@@ -19,6 +21,7 @@ from openlineage.client.transport.http import TokenProvider
 from openlineage.client.transport.transform import EventTransformer
 from openlineage.client.transport.transport import Config, Transport
 from tests.support_relay import (
+    SOON,
     ThreadedRelay,
     account,
     all_there,
@@ -33,6 +36,9 @@ from tests.support_relay import (
 )
 
 from keepline.demo.destination import Answer, Fault, RecordingDestination
+from keepline.event import Event
+from keepline.outbox.files import OutboxFiles
+from keepline.outbox.journal import Producer
 
 pytestmark = [pytest.mark.usefixtures("environment"), pytest.mark.timeout(60)]
 
@@ -50,6 +56,10 @@ class OwnConfig(Config):
     @classmethod
     def from_dict(cls, params: dict[str, Any]) -> OwnConfig:
         return cls(params)
+
+    @property
+    def timeout(self) -> float | None:
+        return self.params.get("timeout")
 
 
 class OwnTransport(Transport):
@@ -144,15 +154,16 @@ def test_what_a_transport_gets_is_an_event_of_the_client_s(
     assert Serde.to_dict(event) == Serde.to_dict(emitted)
 
 
-@pytest.mark.parametrize("error", [TypeError("no"), ValueError("no"), KeyError("no"), AttributeError("no")])
-def test_an_event_that_a_transport_can_t_take_is_a_dead_letter(
-    error: Exception, own: type[OwnTransport], outbox: Path, deliver: Deliver
-) -> None:
-    own.act = staticmethod(raising(None, error))
-    append(outbox, ["one", "two", "three"])
+def test_what_is_no_event_is_a_dead_letter(own: type[OwnTransport], outbox: Path, deliver: Deliver) -> None:
+    append(outbox, ["one"])
+    producer = Producer(OutboxFiles(outbox), segment_bytes=1 << 24, lock_timeout=5.0)
+    producer.append(Event(b'["no event"]', "", "", "", ""))
+    producer.close()
+    append(outbox, ["three"])
     assert deliver({"mine": OWN}).idle()
     assert jobs(own) == ["one", "three"]
     assert account(outbox, "mine") == {"delivered": 2, "dead": 1, "pending": 0}
+    assert "it is a list" in dead_letters(outbox)[0]
 
 
 @pytest.mark.parametrize(
@@ -163,6 +174,11 @@ def test_an_event_that_a_transport_can_t_take_is_a_dead_letter(
         requests.ConnectionError("the broker with s3cr3t-key is away"),
         requests.exceptions.InvalidURL("s3cr3t-key is no URL"),  # a ValueError, and not about the event
         SystemExit("s3cr3t-key"),
+        # A wrong setting or a mistake in the transport would otherwise bury every event.
+        TypeError("s3cr3t-key"),
+        ValueError("s3cr3t-key"),
+        KeyError("s3cr3t-key"),
+        AttributeError("s3cr3t-key"),
     ],
     ids=repr,
 )
@@ -200,6 +216,38 @@ def test_a_status_that_a_transport_raises_means_what_it_means_everywhere(
     assert relay.idle()
     dead = 3 if code == 400 else 0
     assert account(outbox, "mine") == {"delivered": 5 - dead, "dead": dead, "pending": 0}
+
+
+def test_a_status_that_another_library_raises_means_the_same(
+    own: type[OwnTransport], outbox: Path, deliver: Deliver
+) -> None:
+    headers = Message()
+    headers["Retry-After"] = "1"
+    errors = [HTTPError("http://127.0.0.1", code, "no", headers, None) for code in (503, 422)]
+    own.act = staticmethod(raising(*errors))
+    append(outbox, map(str, range(5)), run=lambda _: "one run")
+    relay = deliver({"mine": OWN}, retry_after_max=0.3)
+    until(lambda: status_of(outbox, "mine").state == "out")
+    assert status_of(outbox, "mine").reason.startswith("HTTP 503: the transport failed: HTTPError")
+    assert relay.idle()
+    assert jobs(own) == ["1", "2", "3", "4"]
+    assert dead_letters(outbox)[0].startswith("HTTP 422")
+
+
+def test_a_key_that_can_t_be_fetched_is_not_the_event_s_fault(
+    destination: RecordingDestination, other: RecordingDestination, outbox: Path, deliver: Deliver
+) -> None:
+    auth = {"type": "jwt", "apiKey": "s3cr3t-key", "tokenEndpoint": other.url + "/token"}
+    other.answer(400, body=b"no such key")
+    append(outbox, ["one", "two"])
+    relay = deliver({"a": leg(destination, auth=auth)})
+    until(lambda: status_of(outbox, "a").state == "out")
+    assert "400 Client Error" in status_of(outbox, "a").reason
+    other.answer(401)
+    until(lambda: status_of(outbox, "a").state == "paused")
+    other.answer(200, body=b'{"access_token": "t"}')
+    assert relay.idle()
+    assert account(outbox) == {"delivered": 2, "dead": 0, "pending": 0}
 
 
 def test_a_transport_that_can_t_be_built_is_built_once_it_can(
@@ -257,6 +305,104 @@ def test_a_transport_that_hangs_holds_up_neither_other_lanes_nor_the_relay_s_end
     assert account(outbox, "hangs-0") == {"delivered": 0, "dead": 0, "pending": 100}
 
 
+class Hanging:
+    """What some calls of a transport do: not come back before they are told to."""
+
+    def __init__(self, calls: int) -> None:
+        self._left = calls
+        self._go_on = threading.Event()
+        self.came_back = 0
+
+    def __call__(self, event: Any) -> None:
+        if self._left > 0:
+            self._left -= 1
+            self._go_on.wait(SOON)
+            self.came_back += 1
+
+    def let_go(self) -> None:
+        self._go_on.set()
+
+
+@pytest.fixture
+def hanging(own: type[OwnTransport]) -> Iterator[Callable[[int], Hanging]]:
+    made: list[Hanging] = []
+
+    def make(calls: int) -> Hanging:
+        made.append(Hanging(calls))
+        own.act = staticmethod(made[-1])
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.let_go()
+
+
+def threads_of(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == f"keepline-{name}"]
+
+
+HANGING = {**OWN, "timeout": 0.1}
+
+
+def test_a_try_that_hangs_is_given_up_and_made_again_with_another_transport(
+    own: type[OwnTransport], hanging: Callable[[int], Hanging], outbox: Path, deliver: Deliver
+) -> None:
+    hung = hanging(1)
+    names = append(outbox, map(str, range(5)), run=lambda _: "one run")
+    relay = deliver({"mine": HANGING}, backoff_first=0.3, backoff_max=0.3)
+    until(lambda: status_of(outbox, "mine").state == "out")
+    assert "hasn't come back in 0.2 s" in status_of(outbox, "mine").reason
+    assert relay.idle()
+    assert jobs(own) == names
+    assert len(own.built) == 2
+    # What it comes to in the end is nobody's answer: nothing is counted twice, and its transport is closed.
+    hung.let_go()
+    until(lambda: len(threads_of("mine")) == 1)
+    assert own.closed == own.built[:1]
+    assert sorted(jobs(own)) == sorted([*names, names[0]])
+    assert relay.idle()
+    assert account(outbox, "mine") == {"delivered": 5, "dead": 0, "pending": 0}
+
+
+def test_a_transport_that_always_hangs_takes_a_bounded_number_of_threads_until_they_come_back(
+    own: type[OwnTransport], hanging: Callable[[int], Hanging], outbox: Path, deliver: Deliver
+) -> None:
+    hung = hanging(1000)
+    names = append(outbox, map(str, range(5)), run=lambda _: "one run")
+    deliver({"mine": {**HANGING, "timeout": 0.01}})
+    until(lambda: "the transport hangs: 4 of its threads" in status_of(outbox, "mine").last_answer)
+    assert len(threads_of("mine")) == 4
+    tried = len(own.built)
+    asked = status_of(outbox, "mine").last_answer_at
+    until(lambda: status_of(outbox, "mine").last_answer_at != asked)
+    assert (len(own.built), len(threads_of("mine"))) == (tried, 4)
+    hung._left = 0
+    hung.let_go()
+    until(lambda: account(outbox, "mine")["delivered"] == len(names))
+    assert len(threads_of("mine")) == 1
+
+
+def test_a_transport_whose_building_hangs_is_given_up_too(
+    own: type[OwnTransport], outbox: Path, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    build = own.__init__
+    calls = iter([True])
+
+    def built(self: OwnTransport, config: OwnConfig) -> None:
+        if next(calls, False):
+            go_on.wait(SOON)
+        build(self, config)
+
+    monkeypatch.setattr(own, "__init__", built)
+    append(outbox, ["one"])
+    try:
+        assert deliver({"mine": HANGING}).idle()
+        assert jobs(own) == ["one"]
+    finally:
+        go_on.set()
+
+
 class FetchedToken(TokenProvider):
     """A user's own way to a key, which takes a while."""
 
@@ -265,6 +411,32 @@ class FetchedToken(TokenProvider):
     def get_bearer(self) -> str:
         type(self).fetched += 1
         return "Bearer fetched"
+
+
+class AskedToken(TokenProvider):
+    """A user's own way to a key, which asks the address in its settings."""
+
+    def __init__(self, config: dict[str, str]) -> None:
+        self.address = config["address"]
+
+    def get_bearer(self) -> str:
+        response = requests.post(self.address, timeout=5)
+        response.raise_for_status()
+        return "Bearer asked"
+
+
+def test_what_another_host_refuses_is_not_the_event(
+    destination: RecordingDestination, other: RecordingDestination, outbox: Path, deliver: Deliver
+) -> None:
+    other.answer(400)
+    append(outbox, ["one"])
+    mine = leg(destination, auth={"type": f"{HERE}.AskedToken", "address": other.url})
+    relay = deliver({"a": mine})
+    until(lambda: status_of(outbox, "a").state == "out")
+    other.answer(200)
+    destination.answer(400)
+    assert relay.idle()
+    assert account(outbox) == {"delivered": 0, "dead": 1, "pending": 0}
 
 
 @pytest.mark.parametrize("kind", ["http", "async_http"])
@@ -294,11 +466,12 @@ def test_the_client_s_own_retries_are_left_to_the_lane(
     assert 0.3 <= second - first < 1.0
 
 
-def test_a_redirect_that_the_client_follows_is_not_taken_for_a_delivery(
-    destination: RecordingDestination, other: RecordingDestination, outbox: Path, deliver: Deliver
+@pytest.mark.parametrize("page", [200, 400])
+def test_a_redirect_that_the_client_follows_is_no_answer_to_the_event(
+    page: int, destination: RecordingDestination, other: RecordingDestination, outbox: Path, deliver: Deliver
 ) -> None:
     destination.answer(302, headers=[("Location", other.url + "/login")])
-    other.answer(200)
+    other.answer(page)
     append(outbox, ["one"])
     deliver({"a": leg(destination, auth={"type": f"{HERE}.FetchedToken"})})
     until(lambda: status_of(outbox, "a").state == "paused")

@@ -29,8 +29,8 @@ from tests.support_relay import (
 )
 
 from keepline.demo.destination import Answer, Received, RecordingDestination
-from keepline.destinations.endpoint import endpoint_of
 from keepline.destinations.legs import parse
+from keepline.destinations.native import endpoint_of
 
 pytestmark = [pytest.mark.usefixtures("environment"), pytest.mark.timeout(60)]
 

@@ -248,7 +248,7 @@ def test_transports_that_would_only_queue_are_made_to_answer_for_each_event() ->
     assert changed.params == {
         "transports": {
             "h": {"type": "http", "url": "u", "retry": once},
-            "k": {"type": "kafka", "flush": True, "config": {"type": "x"}},
+            "k": {"type": "kafka", "flush": True, "config": {"type": "x", "message.timeout.ms": 45_000}},
             "t": {
                 "type": "transform",
                 "transport": {"type": "datadog", "apiKey": "k", "retry": once, "async_transport_rules": {}},
@@ -260,3 +260,9 @@ def test_transports_that_would_only_queue_are_made_to_answer_for_each_event() ->
     }
     assert blocking(Leg("a", "async_http", 0, {"url": "u"})).kind == "http"
     assert nested["transports"]["h"]["type"] == "async_http"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("key", ["message.timeout.ms", "delivery.timeout.ms"])
+def test_how_long_kafka_s_client_tries_is_the_user_s_to_say(key: str) -> None:
+    params = {"config": {key: 7}, "topic": "t"}
+    assert blocking(Leg("k", "kafka", 0, params)).params["config"] == {key: 7}

@@ -17,7 +17,7 @@ ROOT = Path(keepline.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 
 CORE = frozenset(
-    {"config", "discovery", "errors", "event", "outbox", "pool", "revive", "serialise", "tuning"}
+    {"apart", "config", "discovery", "errors", "event", "outbox", "pool", "revive", "serialise", "tuning"}
 )
 """Rooms that know nothing of who uses them."""
 RELAY = CORE | {"destinations", "relay"}

@@ -10,7 +10,6 @@ from openlineage.client.transport import kafka as client_kafka
 
 from keepline.config import Leg
 from keepline.destinations.base import Answer, Try
-from keepline.destinations.legs import parse
 from keepline.destinations.openlineage import DrivenDestination
 
 BODY = (
@@ -60,7 +59,7 @@ def test_only_what_the_broker_has_taken_is_delivered(
         loop.stop()
 
     params = {"config": {"bootstrap.servers": "127.0.0.1:1"}, "topic": "lineage"}
-    destination = DrivenDestination(parse(Leg("k", "kafka", 0, params)), loop, done)
+    destination = DrivenDestination(Leg("k", "kafka", 0, params), loop, done)
     try:
         for event, said in enumerate(("_MSG_TIMED_OUT", None)):
             said_by_the_broker.append(said)

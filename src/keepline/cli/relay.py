@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from keepline.cli.common import outbox_option, plain_errors, settings_for
+from keepline.cli.apart import settings_apart
+from keepline.cli.common import outbox_option, plain_errors
 from keepline.config import Settings
 from keepline.errors import ConfigError, KeeplineError, RelayError
 from keepline.outbox.files import OutboxFiles
@@ -25,7 +26,7 @@ def relay(outbox: str | None, exit_when_idle: bool, verbose: bool) -> None:
 
     Destinations are read from the OpenLineage or Airflow configuration of this environment.
     """
-    settings = settings_for(outbox)
+    settings = settings_apart(outbox)
     if settings is None:
         raise ConfigError(
             "transport",

@@ -6,19 +6,17 @@ import asyncio
 
 from keepline.destinations.base import Destination, Done
 from keepline.destinations.curl import CurlLoop
-from keepline.destinations.endpoint import endpoint_of
 from keepline.destinations.http import HttpDestination
-from keepline.destinations.legs import ParsedLeg
-from keepline.destinations.openlineage import DrivenDestination
+from keepline.destinations.ready import ReadyLeg
 
 
 def connect(
-    leg: ParsedLeg, loop: asyncio.AbstractEventLoop, curl: CurlLoop, capacity: int, done: Done
+    ready: ReadyLeg, loop: asyncio.AbstractEventLoop, curl: CurlLoop, capacity: int, done: Done
 ) -> Destination:
     """Make the destination of a leg. Nothing is connected before its first try.
 
     Args:
-        leg: parsed.
+        ready: the leg.
         loop: of the relay.
         curl: of that loop.
         capacity: most tries at once, where the destination can take several.
@@ -27,7 +25,9 @@ def connect(
     Raises:
         Exception: the client's own, for a leg that it can't take.
     """
-    endpoint = endpoint_of(leg)
-    if endpoint is None:
-        return DrivenDestination(leg, loop, done)
-    return HttpDestination(endpoint, curl, done, capacity=capacity)
+    if ready.endpoint is not None:
+        return HttpDestination(ready.endpoint, curl, done, capacity=capacity)
+    # Here because it imports the whole client.
+    from keepline.destinations.openlineage import DrivenDestination
+
+    return DrivenDestination(ready.leg, loop, done)

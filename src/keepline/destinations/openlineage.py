@@ -1,52 +1,36 @@
 """Delivery through any other transport of openlineage-python, or a class of the user's own.
 
-The transport is built once and driven in one thread of its lane, one event at a time.
+The transport is built once and driven in one thread of its lane, one event at a time. One that doesn't come
+back in time is left alone with its thread, and another is built.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import queue
-import threading
 from functools import partial
 
-import requests
-from openlineage.client.transport import Transport
-from openlineage.client.transport import kafka as client_kafka
-
+from keepline.config import Leg
 from keepline.destinations.base import Answer, Done, Try
 from keepline.destinations.blocking import blocking
-from keepline.destinations.legs import ParsedLeg, parse
-from keepline.destinations.masking import KEPT_BYTES, excerpt, secrets_of
-from keepline.revive import revive
+from keepline.destinations.driver import Driver
+from keepline.destinations.legs import parse
 
 log = logging.getLogger(__name__)
 
-_REFUSALS = (TypeError, ValueError, KeyError, AttributeError)
+_MOST_LEFT = 4
 _LONGEST_EMIT = 60.0
-
-
-class _Kafka(threading.local):
-    """What the broker made of the event that this thread is emitting; empty when it took it."""
-
-    error = ""
-
-
-_kafka = _Kafka()
-
-
-def _on_delivery(err: object, msg: object) -> None:
-    """Stands in for the client's own, which only logs: called by ``flush()``, on the thread that emits."""
-    if err:
-        _kafka.error = str(err)
 
 
 class DrivenDestination:
     """Hands events to a transport that blocks, on a thread of its own.
 
+    A thread can't be ended from outside. So one whose try has run out of time is left to itself, and what it
+    comes to is dropped; should the event arrive after all, the destination gets it twice. The number of
+    threads that are left so is bounded: beyond, tries fail at once until one of them has come back.
+
     Args:
-        parsed: the leg.
+        leg: as configured.
         loop: where answers are given.
         done: called on the loop with the event's id and the answer to each try.
 
@@ -56,82 +40,76 @@ class DrivenDestination:
 
     capacity = 1
 
-    def __init__(self, parsed: ParsedLeg, loop: asyncio.AbstractEventLoop, done: Done) -> None:
-        self.timeout = float(getattr(parsed.config, "timeout", 0) or _LONGEST_EMIT)
-        self._name = parsed.leg.name
-        self._parsed = parse(blocking(parsed.leg))
-        self._secrets = secrets_of(parsed.leg.params)
+    def __init__(self, leg: Leg, loop: asyncio.AbstractEventLoop, done: Done) -> None:
+        # The transport's own bound holds for connecting and for reading each, and ends a try more tidily.
+        own = getattr(parse(leg).config, "timeout", None)
+        self.timeout = 2 * float(own) if own else _LONGEST_EMIT
+        self._name = leg.name
+        self._parsed = parse(blocking(leg))
         self._loop = loop
         self._done = done
-        self._tries: queue.SimpleQueue[Try | None] = queue.SimpleQueue()
-        # A daemon: a transport that never returns must not keep the relay from ending.
-        self._thread = threading.Thread(target=self._drive, name=f"keepline-{self._name}", daemon=True)
-        self._thread.start()
+        self._driver: Driver | None = None
+        self._left: list[Driver] = []
+        self._under_way: Try | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self, one: Try) -> None:
         """Hand an event over."""
-        self._tries.put(one)
+        self._under_way = one
+        driver = self._driver or self._fresh()
+        if isinstance(driver, str):
+            self._loop.call_soon(self._on_answer, None, one, Answer(error=driver))
+            return
+        self._driver = driver
+        self._timer = self._loop.call_later(one.deadline, self._on_deadline, driver, one)
+        driver.start(one)
 
     def close(self, timeout: float) -> None:
         """Close the transport, unless it is busy for longer than the bound."""
-        self._tries.put(None)
-        self._thread.join(timeout)
+        self._end_try()
+        if self._driver is not None:
+            self._driver.leave()
+            self._driver.join(timeout)
 
-    def _drive(self) -> None:
-        transport: Transport | None = None
-        while (one := self._tries.get()) is not None:
-            try:
-                transport = transport or self._build()
-                answer = self._emit(transport, one)
-            except BaseException as error:  # also what would end the thread, and leave the lane waiting
-                answer = Answer(error=self._text("the transport can't be built", error))
-            try:
-                self._loop.call_soon_threadsafe(partial(self._done, one.event, answer))
-            except RuntimeError:
-                break  # The loop has ended; nobody waits for the answer any more.
-        if transport is not None:
-            try:
-                transport.close(0)
-            except Exception:
-                log.debug("transport `%s` failed to close", self._name, exc_info=True)
-
-    def _build(self) -> Transport:
-        transport = self._parsed.transport_class(self._parsed.config)  # type: ignore[call-arg]
-        transport.name = transport.name or self._name
-        transport.priority = transport.priority or self._parsed.leg.priority
-        if isinstance(transport, client_kafka.KafkaTransport):
-            client_kafka.on_delivery = _on_delivery
-        return transport
-
-    def _emit(self, transport: Transport, one: Try) -> Answer:
-        _kafka.error = ""
+    def _fresh(self) -> Driver | str:
+        """A thread with a transport to be built, or why there can't be one."""
+        self._left = [driver for driver in self._left if driver.is_alive()]
+        if len(self._left) >= _MOST_LEFT:
+            return (
+                f"the transport hangs: {len(self._left)} of its threads haven't come back; "
+                "no other is begun until one has, or the relay is restarted"
+            )
         try:
-            answer = transport.emit(revive(one.body))  # type: ignore[arg-type]
-        except requests.RequestException as error:
-            # Some of these are ValueErrors, and still not about the event.
-            if error.response is None:
-                return Answer(error=self._text("no answer", error))
-            return self._answer(error.response)
-        except OSError as error:
-            # Before the next: an error of TLS is a ValueError too, and not about the event.
-            return Answer(error=self._text("the transport failed", error))
-        except _REFUSALS as error:
-            return Answer(error=self._text("the transport refused the event", error), refused=True)
-        except BaseException as error:
-            return Answer(error=self._text("the transport failed", error))
-        if _kafka.error:
-            return Answer(error=self._text("the broker has not taken the event", RuntimeError(_kafka.error)))
-        if isinstance(answer, requests.Response) and answer.history:
-            # The client has followed a redirect, most likely to a page that answers 200 to anything.
-            return self._answer(answer.history[0])
-        return Answer(accepted=True)
+            return Driver(self._parsed, self._from_driver)
+        except RuntimeError as error:
+            return f"no thread can be begun for the transport: {error}"
 
-    def _answer(self, response: requests.Response) -> Answer:
-        return Answer(
-            status=response.status_code,
-            retry_after=response.headers.get("Retry-After", ""),
-            excerpt=excerpt(response.content[:KEPT_BYTES].decode(errors="replace"), self._secrets),
+    def _from_driver(self, driver: Driver, one: Try, answer: Answer) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(partial(self._on_answer, driver, one, answer))
+        except RuntimeError:
+            return False  # The loop has ended; nobody waits for the answer any more.
+        return True
+
+    def _on_answer(self, driver: Driver | None, one: Try, answer: Answer) -> None:
+        if driver is not self._driver or one is not self._under_way:
+            log.info("transport `%s` has come back late, to nobody: %s", self._name, answer)
+            return
+        self._end_try()
+        self._done(one.event, answer)
+
+    def _on_deadline(self, driver: Driver, one: Try) -> None:
+        self._end_try()
+        driver.leave()
+        self._driver = None
+        self._left.append(driver)
+        text = (
+            f"the transport hasn't come back in {one.deadline:g} s; whether it has sent the event isn't known"
         )
+        self._done(one.event, Answer(error=text, timed_out=True))
 
-    def _text(self, what: str, error: BaseException) -> str:
-        return excerpt(f"{what}: {type(error).__name__}: {error}", self._secrets)
+    def _end_try(self) -> None:
+        self._under_way = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

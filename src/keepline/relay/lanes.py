@@ -9,7 +9,7 @@ from functools import partial
 
 from keepline.destinations.connect import connect
 from keepline.destinations.curl import CurlLoop
-from keepline.destinations.legs import ParsedLeg
+from keepline.destinations.ready import ReadyLeg
 from keepline.outbox.commands import Command, Replay, Resume
 from keepline.outbox.delivery import Ended
 from keepline.outbox.ledger import Ledger
@@ -48,11 +48,11 @@ class Lanes:
         self._wake = wake
         self._lanes: list[Lane] = []
 
-    def open(self, legs: Sequence[ParsedLeg]) -> list[int]:
+    def open(self, legs: Sequence[ReadyLeg]) -> list[int]:
         """Open a lane for each leg. What was opened before one can't be is closed by :meth:`close`.
 
         Args:
-            legs: parsed.
+            legs: accepted by the client.
 
         Returns:
             the ids of their destinations in the ledger.

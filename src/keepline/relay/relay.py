@@ -14,7 +14,7 @@ from typing import Any
 
 from keepline.config import Settings
 from keepline.destinations.curl import CurlLoop
-from keepline.destinations.legs import parse
+from keepline.destinations.ready import ready
 from keepline.errors import OutboxError, RelayError
 from keepline.outbox.delivery import Ended
 from keepline.outbox.files import OutboxFiles
@@ -61,7 +61,7 @@ class Relay:
         # answered once that is closed; the lock goes last, since whoever takes it may write the ledger.
         with ExitStack() as opened:
             opened.callback(lock.release)
-            legs = [parse(leg) for leg in settings.legs]
+            legs = ready(settings.legs)
             self._ledger = Ledger(self._files)
             opened.callback(self._close_ledger)
             self._loop = asyncio.new_event_loop()
