@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import pycurl
@@ -17,6 +16,9 @@ from keepline.destinations.masking import KEPT_BYTES, excerpt
 _LONGEST_BODY = 8 * 1024 * 1024
 _LONGEST_CONNECT_MS = 10_000
 _GZIP_LEVEL = 1
+_LARGE = 64 * 1024
+_PLAIN = {status: Answer(status=status) for status in range(200, 300)}
+"""Nobody looks into the body of an answer that all went well, so one object stands for them all."""
 
 
 class HttpDestination:
@@ -35,41 +37,39 @@ class HttpDestination:
         self._endpoint = endpoint
         self._curl = curl
         self._done = done
+        self._requests: list[_Request] = []
         self._idle: list[_Request] = []
-        self._busy: set[_Request] = set()
 
     def start(self, one: Try) -> None:
         """Post an event."""
-        request = self._idle.pop() if self._idle else _Request(self._endpoint)
-        self._busy.add(request)
+        if not self._idle:
+            self._requests.append(_Request(self._endpoint, self._done, self._idle))
+            self._idle.append(self._requests[-1])
+        request = self._idle.pop()
         request.prepare(one)
-        self._curl.start(request.handle, partial(self._finished, request))
-
-    def _finished(self, request: _Request, code: int, message: str) -> None:
-        answer = request.answer(code, message)
-        self._busy.discard(request)
-        self._idle.append(request)
-        self._done(request.event, answer)
+        self._curl.start(request.handle, request.finished)
 
     def close(self, timeout: float) -> None:
         """Drop what is under way."""
-        for request in self._busy:
+        for request in self._requests:
             self._curl.cancel(request.handle)
-        for request in (*self._busy, *self._idle):
             request.handle.close()
-        self._busy.clear()
+        self._requests.clear()
         self._idle.clear()
 
 
 class _Request:
     """One easy handle, used for one request after another."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.event = 0
+    def __init__(self, endpoint: Endpoint, done: Done, idle: list[_Request]) -> None:
         self._endpoint = endpoint
+        self._done = done
+        self._idle = idle
+        self._event = 0
+        self._deadline = 0.0
+        self._large = False
         self._body = bytearray()
         self._received = 0
-        self._retry_after = ""
         self.handle = handle = pycurl.Curl()
         handle.setopt(pycurl.URL, endpoint.url)
         handle.setopt(pycurl.POST, 1)
@@ -82,7 +82,6 @@ class _Request:
         # An empty Expect header spares the round trip that libcurl makes for larger bodies.
         handle.setopt(pycurl.HTTPHEADER, [*map(_header, endpoint.headers.items()), b"Expect:"])
         handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
-        handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
         handle.setopt(pycurl.TCP_NODELAY, 1)
         if not endpoint.verify:
             handle.setopt(pycurl.SSL_VERIFYPEER, 0)
@@ -97,32 +96,44 @@ class _Request:
 
     def prepare(self, one: Try) -> None:
         """Be ready for the next request."""
-        self.event = one.event
-        self._body.clear()
-        self._received = 0
-        self._retry_after = ""
+        self._event = one.event
         body = igzip.compress(one.body, compresslevel=_GZIP_LEVEL) if self._endpoint.gzip else one.body
-        milliseconds = max(int(one.deadline * 1000), 1)
+        self._large = len(body) > _LARGE
         self.handle.setopt(pycurl.POSTFIELDS, body)
-        self.handle.setopt(pycurl.TIMEOUT_MS, milliseconds)
-        self.handle.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, _LONGEST_CONNECT_MS))
+        if one.deadline != self._deadline:
+            self._deadline = one.deadline
+            milliseconds = max(int(one.deadline * 1000), 1)
+            self.handle.setopt(pycurl.TIMEOUT_MS, milliseconds)
+            self.handle.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, _LONGEST_CONNECT_MS))
 
-    def answer(self, code: int, message: str) -> Answer:
-        """What came back.
-
-        A 2xx counts once it is there as a whole; a destination that dies in the middle of it may not have
-        the event. Anything else counts from its status on: a server that refuses a large body often resets
-        the connection while that is still being sent.
+    def finished(self, code: int, message: str) -> None:
+        """Hand on what came back, and be free for the next request.
 
         Args:
             code: libcurl's, 0 when all went well.
             message: libcurl's.
         """
         status = self.handle.getinfo(pycurl.RESPONSE_CODE)
+        answer = _PLAIN.get(status) if code == 0 else None
+        if answer is None:
+            answer = self._answer(status, code, message)
+        if self._received:
+            self._received = 0
+            self._body.clear()
+        if self._large:
+            # libcurl holds on to it until there is another.
+            self.handle.setopt(pycurl.POSTFIELDS, b"")
+        self._idle.append(self)
+        self._done(self._event, answer)
+
+    def _answer(self, status: int, code: int, message: str) -> Answer:
+        # A 2xx counts once it is there as a whole; a destination that dies in the middle of it may not have
+        # the event. Anything else counts from its status on: a server that refuses a large body often resets
+        # the connection while that is still being sent.
         secrets = self._endpoint.secrets
-        if status >= 300 or (status >= 200 and code == 0):
+        if status >= 300:
             text = bytes(self._body).decode(errors="replace")
-            return Answer(status=status, retry_after=self._retry_after, excerpt=excerpt(text, secrets))
+            return Answer(status=status, retry_after=self._retry_after(), excerpt=excerpt(text, secrets))
         what = message or f"libcurl error {code}"
         if self._received > _LONGEST_BODY:
             what = "it doesn't end"
@@ -130,15 +141,15 @@ class _Request:
             what = f"HTTP {status}, but the answer broke off: {what}"
         return Answer(error=excerpt(what, secrets), timed_out=code == pycurl.E_OPERATION_TIMEDOUT)
 
+    def _retry_after(self) -> str:
+        # Read by libcurl, as seconds: a callback for each header of each answer would cost far more.
+        seconds = self.handle.getinfo(pycurl.RETRY_AFTER)
+        return str(seconds) if seconds > 0 else ""
+
     def _on_body(self, data: bytes) -> int:
         self._received += len(data)
         self._body += data[: KEPT_BYTES - len(self._body)]
         return len(data) if self._received <= _LONGEST_BODY else -1
-
-    def _on_header(self, line: bytes) -> None:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"retry-after":
-            self._retry_after = value.strip().decode("latin-1")
 
 
 def _header(item: tuple[str, str]) -> bytes:
