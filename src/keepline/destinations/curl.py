@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import select
 from collections.abc import Callable
 
@@ -50,7 +51,7 @@ class CurlLoop:
         self._kept: set[int] = set()
         self._starting: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._due: float | None = None
+        self._due = math.inf
         self._closed = False
         try:
             self._epoll = select.epoll()
@@ -176,20 +177,16 @@ class CurlLoop:
             finished(code, message)
 
     def _wake_after(self, milliseconds: int) -> None:
-        if milliseconds < 0:
-            self._due = None
-            return
-        self._due = due = self._loop.time() + milliseconds / 1000
-        # A timer that is too early costs less, when it ends, than a new one for each request.
-        if self._timer is None or self._timer.when() > due:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(due, self._on_timer)
+        self._due = self._loop.time() + milliseconds / 1000 if milliseconds >= 0 else math.inf
+        # One that ends too early costs less than a new one for each request; none is left when all is done.
+        if self._timer is not None and not self._timer.when() <= self._due < math.inf:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and self._due < math.inf:
+            self._timer = self._loop.call_at(self._due, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self._due is None:
-            return
         if self._due > self._loop.time():
             self._timer = self._loop.call_at(self._due, self._on_timer)
         else:

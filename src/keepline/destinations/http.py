@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 
 import pycurl
@@ -16,6 +17,7 @@ from keepline.destinations.masking import KEPT_BYTES, excerpt
 _LONGEST_BODY = 8 * 1024 * 1024
 _LONGEST_CONNECT_MS = 10_000
 _GZIP_LEVEL = 1
+_MOST_HEADERS = 100
 _LARGE = 64 * 1024
 _PLAIN = {status: Answer(status=status) for status in range(200, 300)}
 """Nobody looks into the body of an answer that all went well, so one object stands for them all."""
@@ -43,17 +45,14 @@ class HttpDestination:
     def start(self, one: Try) -> None:
         """Post an event."""
         if not self._idle:
-            self._requests.append(_Request(self._endpoint, self._done, self._idle))
+            self._requests.append(_Request(self._endpoint, self._curl, self._done, self._idle))
             self._idle.append(self._requests[-1])
-        request = self._idle.pop()
-        request.prepare(one)
-        self._curl.start(request.handle, request.finished)
+        self._idle.pop().start(one)
 
     def close(self, timeout: float) -> None:
         """Drop what is under way."""
         for request in self._requests:
-            self._curl.cancel(request.handle)
-            request.handle.close()
+            request.close()
         self._requests.clear()
         self._idle.clear()
 
@@ -61,16 +60,19 @@ class HttpDestination:
 class _Request:
     """One easy handle, used for one request after another."""
 
-    def __init__(self, endpoint: Endpoint, done: Done, idle: list[_Request]) -> None:
+    def __init__(self, endpoint: Endpoint, curl: CurlLoop, done: Done, idle: list[_Request]) -> None:
         self._endpoint = endpoint
+        self._curl = curl
         self._done = done
         self._idle = idle
         self._event = 0
-        self._deadline = 0.0
+        self._milliseconds = 0
         self._large = False
+        self._again = False
         self._body = bytearray()
         self._received = 0
-        self.handle = handle = pycurl.Curl()
+        self._headers: deque[bytes] = deque(maxlen=_MOST_HEADERS)
+        self._handle = handle = pycurl.Curl()
         handle.setopt(pycurl.URL, endpoint.url)
         handle.setopt(pycurl.POST, 1)
         handle.setopt(pycurl.NOSIGNAL, 1)
@@ -82,6 +84,8 @@ class _Request:
         # An empty Expect header spares the round trip that libcurl makes for larger bodies.
         handle.setopt(pycurl.HTTPHEADER, [*map(_header, endpoint.headers.items()), b"Expect:"])
         handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
+        # Kept as they come, without a line of Python for each, and looked through for answers that say no.
+        handle.setopt(pycurl.HEADERFUNCTION, self._headers.append)
         handle.setopt(pycurl.TCP_NODELAY, 1)
         if not endpoint.verify:
             handle.setopt(pycurl.SSL_VERIFYPEER, 0)
@@ -94,37 +98,59 @@ class _Request:
             handle.setopt(pycurl.SSLCERT, endpoint.certificate)
             handle.setopt(pycurl.SSLKEY, endpoint.certificate_key or endpoint.certificate)
 
-    def prepare(self, one: Try) -> None:
-        """Be ready for the next request."""
+    def start(self, one: Try) -> None:
+        """Post an event."""
         self._event = one.event
         body = igzip.compress(one.body, compresslevel=_GZIP_LEVEL) if self._endpoint.gzip else one.body
         self._large = len(body) > _LARGE
-        self.handle.setopt(pycurl.POSTFIELDS, body)
-        if one.deadline != self._deadline:
-            self._deadline = one.deadline
-            milliseconds = max(int(one.deadline * 1000), 1)
-            self.handle.setopt(pycurl.TIMEOUT_MS, milliseconds)
-            self.handle.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, _LONGEST_CONNECT_MS))
+        self._handle.setopt(pycurl.POSTFIELDS, body)
+        self._limit(int(one.deadline * 1000))
+        self._curl.start(self._handle, self._finished)
 
-    def finished(self, code: int, message: str) -> None:
-        """Hand on what came back, and be free for the next request.
+    def close(self) -> None:
+        """Drop what is under way."""
+        self._curl.cancel(self._handle)
+        self._handle.close()
 
-        Args:
-            code: libcurl's, 0 when all went well.
-            message: libcurl's.
-        """
-        status = self.handle.getinfo(pycurl.RESPONSE_CODE)
+    def _limit(self, milliseconds: int) -> None:
+        milliseconds = max(milliseconds, 1)
+        if milliseconds != self._milliseconds:
+            self._milliseconds = milliseconds
+            self._handle.setopt(pycurl.TIMEOUT_MS, milliseconds)
+            self._handle.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, _LONGEST_CONNECT_MS))
+
+    def _finished(self, code: int, message: str) -> None:
+        status = self._handle.getinfo(pycurl.RESPONSE_CODE)
         answer = _PLAIN.get(status) if code == 0 else None
         if answer is None:
+            if self._died_while_kept(status, code):
+                self._start_again()
+                return
             answer = self._answer(status, code, message)
+        if self._again:
+            self._again = False
+            self._handle.setopt(pycurl.FRESH_CONNECT, 0)
+        self._headers.clear()
         if self._received:
             self._received = 0
             self._body.clear()
         if self._large:
             # libcurl holds on to it until there is another.
-            self.handle.setopt(pycurl.POSTFIELDS, b"")
+            self._handle.setopt(pycurl.POSTFIELDS, b"")
         self._idle.append(self)
         self._done(self._event, answer)
+
+    def _died_while_kept(self, status: int, code: int) -> bool:
+        # A server may close many kept connections at once. libcurl looks for dead ones only now and then, and
+        # gives up when it has met a few of them.
+        sent = code != pycurl.E_SEND_ERROR or status or self._again
+        return not sent and self._handle.getinfo(pycurl.NUM_CONNECTS) == 0
+
+    def _start_again(self) -> None:
+        self._again = True
+        self._limit(self._milliseconds - int(self._handle.getinfo(pycurl.TOTAL_TIME) * 1000))
+        self._handle.setopt(pycurl.FRESH_CONNECT, 1)
+        self._curl.start(self._handle, self._finished)
 
     def _answer(self, status: int, code: int, message: str) -> Answer:
         # A 2xx counts once it is there as a whole; a destination that dies in the middle of it may not have
@@ -142,9 +168,11 @@ class _Request:
         return Answer(error=excerpt(what, secrets), timed_out=code == pycurl.E_OPERATION_TIMEDOUT)
 
     def _retry_after(self) -> str:
-        # Read by libcurl, as seconds: a callback for each header of each answer would cost far more.
-        seconds = self.handle.getinfo(pycurl.RETRY_AFTER)
-        return str(seconds) if seconds > 0 else ""
+        for line in reversed(self._headers):
+            name, _, value = line.partition(b":")
+            if name.strip().lower() == b"retry-after":
+                return value.strip().decode("latin-1")
+        return ""
 
     def _on_body(self, data: bytes) -> int:
         self._received += len(data)
