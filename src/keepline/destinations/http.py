@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections import deque
 from pathlib import Path
 
 import pycurl
@@ -17,6 +17,10 @@ from keepline.destinations.masking import KEPT_BYTES, excerpt
 _LONGEST_BODY = 8 * 1024 * 1024
 _LONGEST_CONNECT_MS = 10_000
 _GZIP_LEVEL = 1
+_MOST_HEADERS = 100
+_LARGE = 64 * 1024
+_PLAIN = {status: Answer(status=status) for status in range(200, 300)}
+"""Nobody looks into the body of an answer that all went well, so one object stands for them all."""
 
 
 class HttpDestination:
@@ -35,42 +39,40 @@ class HttpDestination:
         self._endpoint = endpoint
         self._curl = curl
         self._done = done
+        self._requests: list[_Request] = []
         self._idle: list[_Request] = []
-        self._busy: set[_Request] = set()
 
     def start(self, one: Try) -> None:
         """Post an event."""
-        request = self._idle.pop() if self._idle else _Request(self._endpoint)
-        self._busy.add(request)
-        request.prepare(one)
-        self._curl.start(request.handle, partial(self._finished, request))
-
-    def _finished(self, request: _Request, code: int, message: str) -> None:
-        answer = request.answer(code, message)
-        self._busy.discard(request)
-        self._idle.append(request)
-        self._done(request.event, answer)
+        if not self._idle:
+            self._requests.append(_Request(self._endpoint, self._curl, self._done, self._idle))
+            self._idle.append(self._requests[-1])
+        self._idle.pop().start(one)
 
     def close(self, timeout: float) -> None:
         """Drop what is under way."""
-        for request in self._busy:
-            self._curl.cancel(request.handle)
-        for request in (*self._busy, *self._idle):
-            request.handle.close()
-        self._busy.clear()
+        for request in self._requests:
+            request.close()
+        self._requests.clear()
         self._idle.clear()
 
 
 class _Request:
     """One easy handle, used for one request after another."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.event = 0
+    def __init__(self, endpoint: Endpoint, curl: CurlLoop, done: Done, idle: list[_Request]) -> None:
         self._endpoint = endpoint
+        self._curl = curl
+        self._done = done
+        self._idle = idle
+        self._event = 0
+        self._milliseconds = 0
+        self._large = False
+        self._again = False
         self._body = bytearray()
         self._received = 0
-        self._retry_after = ""
-        self.handle = handle = pycurl.Curl()
+        self._headers: deque[bytes] = deque(maxlen=_MOST_HEADERS)
+        self._handle = handle = pycurl.Curl()
         handle.setopt(pycurl.URL, endpoint.url)
         handle.setopt(pycurl.POST, 1)
         handle.setopt(pycurl.NOSIGNAL, 1)
@@ -82,7 +84,8 @@ class _Request:
         # An empty Expect header spares the round trip that libcurl makes for larger bodies.
         handle.setopt(pycurl.HTTPHEADER, [*map(_header, endpoint.headers.items()), b"Expect:"])
         handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
-        handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
+        # Kept as they come, without a line of Python for each, and looked through for answers that say no.
+        handle.setopt(pycurl.HEADERFUNCTION, self._headers.append)
         handle.setopt(pycurl.TCP_NODELAY, 1)
         if not endpoint.verify:
             handle.setopt(pycurl.SSL_VERIFYPEER, 0)
@@ -95,34 +98,68 @@ class _Request:
             handle.setopt(pycurl.SSLCERT, endpoint.certificate)
             handle.setopt(pycurl.SSLKEY, endpoint.certificate_key or endpoint.certificate)
 
-    def prepare(self, one: Try) -> None:
-        """Be ready for the next request."""
-        self.event = one.event
-        self._body.clear()
-        self._received = 0
-        self._retry_after = ""
+    def start(self, one: Try) -> None:
+        """Post an event."""
+        self._event = one.event
         body = igzip.compress(one.body, compresslevel=_GZIP_LEVEL) if self._endpoint.gzip else one.body
-        milliseconds = max(int(one.deadline * 1000), 1)
-        self.handle.setopt(pycurl.POSTFIELDS, body)
-        self.handle.setopt(pycurl.TIMEOUT_MS, milliseconds)
-        self.handle.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, _LONGEST_CONNECT_MS))
+        self._large = len(body) > _LARGE
+        self._handle.setopt(pycurl.POSTFIELDS, body)
+        self._limit(int(one.deadline * 1000))
+        self._curl.start(self._handle, self._finished)
 
-    def answer(self, code: int, message: str) -> Answer:
-        """What came back.
+    def close(self) -> None:
+        """Drop what is under way."""
+        self._curl.cancel(self._handle)
+        self._handle.close()
 
-        A 2xx counts once it is there as a whole; a destination that dies in the middle of it may not have
-        the event. Anything else counts from its status on: a server that refuses a large body often resets
-        the connection while that is still being sent.
+    def _limit(self, milliseconds: int) -> None:
+        milliseconds = max(milliseconds, 1)
+        if milliseconds != self._milliseconds:
+            self._milliseconds = milliseconds
+            self._handle.setopt(pycurl.TIMEOUT_MS, milliseconds)
+            self._handle.setopt(pycurl.CONNECTTIMEOUT_MS, min(milliseconds, _LONGEST_CONNECT_MS))
 
-        Args:
-            code: libcurl's, 0 when all went well.
-            message: libcurl's.
-        """
-        status = self.handle.getinfo(pycurl.RESPONSE_CODE)
+    def _finished(self, code: int, message: str) -> None:
+        status = self._handle.getinfo(pycurl.RESPONSE_CODE)
+        answer = _PLAIN.get(status) if code == 0 else None
+        if answer is None:
+            if self._died_while_kept(status, code):
+                self._start_again()
+                return
+            answer = self._answer(status, code, message)
+        if self._again:
+            self._again = False
+            self._handle.setopt(pycurl.FRESH_CONNECT, 0)
+        self._headers.clear()
+        if self._received:
+            self._received = 0
+            self._body.clear()
+        if self._large:
+            # libcurl holds on to it until there is another.
+            self._handle.setopt(pycurl.POSTFIELDS, b"")
+        self._idle.append(self)
+        self._done(self._event, answer)
+
+    def _died_while_kept(self, status: int, code: int) -> bool:
+        # A server may close many kept connections at once. libcurl looks for dead ones only now and then, and
+        # gives up when it has met a few of them.
+        sent = code != pycurl.E_SEND_ERROR or status or self._again
+        return not sent and self._handle.getinfo(pycurl.NUM_CONNECTS) == 0
+
+    def _start_again(self) -> None:
+        self._again = True
+        self._limit(self._milliseconds - int(self._handle.getinfo(pycurl.TOTAL_TIME) * 1000))
+        self._handle.setopt(pycurl.FRESH_CONNECT, 1)
+        self._curl.start(self._handle, self._finished)
+
+    def _answer(self, status: int, code: int, message: str) -> Answer:
+        # A 2xx counts once it is there as a whole; a destination that dies in the middle of it may not have
+        # the event. Anything else counts from its status on: a server that refuses a large body often resets
+        # the connection while that is still being sent.
         secrets = self._endpoint.secrets
-        if status >= 300 or (status >= 200 and code == 0):
+        if status >= 300:
             text = bytes(self._body).decode(errors="replace")
-            return Answer(status=status, retry_after=self._retry_after, excerpt=excerpt(text, secrets))
+            return Answer(status=status, retry_after=self._retry_after(), excerpt=excerpt(text, secrets))
         what = message or f"libcurl error {code}"
         if self._received > _LONGEST_BODY:
             what = "it doesn't end"
@@ -130,15 +167,17 @@ class _Request:
             what = f"HTTP {status}, but the answer broke off: {what}"
         return Answer(error=excerpt(what, secrets), timed_out=code == pycurl.E_OPERATION_TIMEDOUT)
 
+    def _retry_after(self) -> str:
+        for line in reversed(self._headers):
+            name, _, value = line.partition(b":")
+            if name.strip().lower() == b"retry-after":
+                return value.strip().decode("latin-1")
+        return ""
+
     def _on_body(self, data: bytes) -> int:
         self._received += len(data)
         self._body += data[: KEPT_BYTES - len(self._body)]
         return len(data) if self._received <= _LONGEST_BODY else -1
-
-    def _on_header(self, line: bytes) -> None:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"retry-after":
-            self._retry_after = value.strip().decode("latin-1")
 
 
 def _header(item: tuple[str, str]) -> bytes:
