@@ -1,8 +1,8 @@
 """The process that emits in bench/delivery.py: ``python peer.py EVENTS [--ready]``.
 
 It makes all events, then emits them with the transport that its openlineage.yml configures, and waits until
-that has done with them. It prints a JSON object: what that took. With ``--ready`` the transport is given JSON,
-so that what it costs to make it isn't counted.
+that has done with them. It prints a JSON object: what that took. With ``--ready`` the transport is given
+JSON, so that what it costs to make it isn't counted.
 """
 
 from __future__ import annotations

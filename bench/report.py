@@ -74,9 +74,9 @@ def written(results: dict[str, Any], modules: dict[str, ModuleType]) -> str:
         "# What Keepline costs, and what its peers cost",
         "**A quick run: these figures mean nothing.**" if results["quick"] else "",
         "Made by `make bench`, which measures all of this again; each benchmark also runs alone, as its "
-        "section says. Keepline and its peers run side by side, on the same machine in the same minutes, with "
-        "the same events: ratios hold on other machines, absolute figures don't. Memory is resident memory in "
-        "MB of 10^6 bytes; CPU is user and system time.",
+        "section says. Keepline and its peers run side by side, on the same machine in the same minutes, "
+        "with the same events: ratios hold on other machines, absolute figures don't. Memory is resident "
+        "memory in MB of 10^6 bytes; CPU is user and system time.",
         "![Events a second and CPU per event of the relay and of the client's transports](results.svg)",
         Table("## What is promised", ["promise", "bar", "measured", "met"], promised).markdown(),
         Table("## Where", ["", ""], machine).markdown().replace("---:", "---"),
