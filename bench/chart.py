@@ -5,7 +5,10 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-WIDTH, LABELS, RIGHT, BAR, GAP = 760, 190, 150, 22, 10
+WIDTH, LABELS, RIGHT, BAR, GAP = 800, 190, 210, 22, 10
+# The figure, how it is written, its ratio, and how that is written behind a peer's bar.
+SPEED = ("events a second", ",.0f", "events a second", "  (keepline: {}x)")
+CPU = ("CPU ms an event", ".3f", "CPU of the relay", "  (keepline: 1/{})")
 # With a background of its own it can be read on any page, whatever that takes for light and dark.
 STYLE = """
   .page { fill: #ffffff; stroke: #d0d7de; }
@@ -23,14 +26,17 @@ STYLE = """
   }
 """
 
+Mark = tuple[str, float, str]
+"""A bar: its label, its length in whatever unit, and the text behind it."""
 
-def panel(top: int, head: str, bars: list[tuple[str, float, str]]) -> tuple[list[str], int]:
+
+def panel(top: int, head: str, bars: list[Mark]) -> tuple[list[str], int]:
     """Bars under a heading; the first one is ours.
 
     Args:
         top: where it begins.
         head: the heading.
-        bars: label, length in whatever unit, and the text behind the bar.
+        bars: what is drawn, from the top.
 
     Returns:
         the elements, and where the panel ends.
@@ -51,26 +57,25 @@ def panel(top: int, head: str, bars: list[tuple[str, float, str]]) -> tuple[list
     return drawn, y + 10
 
 
+def _bars(delivery: dict[str, Any], figure: str, form: str, ratio: str, beside: str) -> list[Mark]:
+    found = []
+    for name, row in delivery["figures"].items():
+        value = row[figure]["median"]
+        times = delivery["ratios"].get(name)
+        found.append(
+            (name, value, format(value, form) + (beside.format(times[ratio]["median"]) if times else ""))
+        )
+    return found
+
+
 def drawn(delivery: dict[str, Any]) -> str:
     """The chart, as an SVG document."""
-    figures = delivery["figures"]
-
-    def bars(figure: str, form: str) -> list[tuple[str, float, str]]:
-        ours, *_ = (row[figure]["median"] for row in figures.values())
-        found = []
-        for name, row in figures.items():
-            value = row[figure]["median"]
-            # How many times better keepline is, whichever way better goes.
-            times = "" if value == ours else f"  ({max(ours / value, value / ours):.1f}x)"
-            found.append((name, value, format(value, form) + times))
-        return found
-
-    speed, y = panel(16, "events a second (longer is better)", bars("events a second", ",.0f"))
-    cpu, y = panel(y, "CPU per event, milliseconds (shorter is better)", bars("CPU ms an event", ".3f"))
+    speed, y = panel(16, "events a second (longer is better)", _bars(delivery, *SPEED))
+    cpu, y = panel(y, "CPU per event, milliseconds (shorter is better)", _bars(delivery, *CPU))
     height = y + 14
     note = (
-        f"Events of 3.5 KB to nginx on loopback, side by side on the same machine; medians of "
-        f"{delivery['rounds']} rounds."
+        f"Events of {delivery['peer bytes'] / 1000:.1f} KB to nginx on loopback, side by side on the same "
+        f"machine; medians of {delivery['rounds']} rounds."
     )
     title = "Delivery by keepline's relay and by the transports of openlineage-python"
     lines = [

@@ -8,7 +8,7 @@ nothing, as a relay doesn't. The same events to the same nginx, in turns; median
 CPU is user and system time of the process that delivers. That of the appends, in which keepline serialises,
 is measured too: the relay and the appends together are all of keepline, as the peers' is all of theirs.
 
-    python bench/delivery.py [--events 60000] [--peer-events 3000] [--rounds 3] [--quick] [--json]
+    python bench/delivery.py [--events 60000] [--peer-events 3000] [--rounds 5] [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ import feed
 from children import Child, relay, status_when, transport
 from figures import Numbers, Table, middle, ranged, run, told
 from nginx import Nginx
+from openlineage.client.serde import Serde
 
 from keepline.outbox.status import OutboxStatus
 
 NUMBERS: Numbers = {
     "events": (60_000, 400, "events that a relay delivers"),
     "peer-events": (3_000, 60, "events that a peer delivers"),
-    "rounds": (3, 1, "rounds, in each of which all take their turn"),
+    "rounds": (5, 1, "rounds, in each of which all take their turn"),
 }
 PEERS = {
     "client http": ({"type": "http"}, ()),
@@ -140,6 +141,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     }
     return {
         "bytes": feed.size(),
+        "peer bytes": len(Serde.to_json(next(feed.events(1)))),
         "events": events,
         "peer events": peer_events,
         "rounds": options.rounds,
@@ -177,7 +179,8 @@ def tables(result: dict[str, Any]) -> list[Table]:
         )
     caption = (
         f"{result['events']:,} events by the relay, {result['peer events']:,} by each peer; "
-        f"{result['rounds']} rounds, medians and ranges."
+        f"{result['rounds']} rounds, medians and ranges. An event has {result['bytes']:,} bytes as keepline "
+        f"writes it, {result['peer bytes']:,} as the client does."
     )
     heads = ["", "events/s", "CPU ms/event", "connections", "memory MB", "nginx's CPU ms/event"]
     rates = [

@@ -10,6 +10,7 @@ import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -145,11 +146,20 @@ def test_a_missing_nginx_is_named_with_its_package(tmp_path: Path) -> None:
     assert done.stderr.strip().endswith("apt-get install nginx-light")
 
 
+def test_setting_nginx_up_without_being_root_names_the_package_and_fails() -> None:
+    code = (
+        "import have_nginx, os, sys; have_nginx.have = lambda: False; os.geteuid = lambda: 1000; "
+        "sys.exit(have_nginx.main())"
+    )
+    done = run("-c", code, PYTHONPATH=str(BENCH.parent / "tools"))
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("apt-get install nginx-light")
+
+
 def test_a_benchmark_that_has_not_delivered_everything_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCH))
     import delivery
 
-    from keepline.outbox.status import OutboxStatus
-
+    nothing: Any = SimpleNamespace(destinations=())
     with pytest.raises(SystemExit, match="nginx has had 10, the ledger says 0 delivered"):
-        delivery.check(OutboxStatus((), 0, None, 0, 0), 10, 10)
+        delivery.check(nothing, 10, 10)
