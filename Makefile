@@ -4,7 +4,7 @@ DEV := .venv/dev/bin
 SETUP = @$(PYTHON) tools/setup_env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types unit clean setup
+.PHONY: help demo bench test check lint types unit clean setup
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -13,8 +13,14 @@ demo:  ## 200 DAG runs of a live Airflow 3.3.2 through outages and kill -9, and 
 	$(SETUP) airflow-3.3.2
 	@.venv/airflow-3.3.2/bin/keepline demo
 
+bench:  ## Keepline beside its peers, about 10 minutes; writes bench/RESULTS.md (needs nginx)
+	$(SETUP) dev
+	@$(PYTHON) tools/have_nginx.py
+	@$(DEV)/python bench/run.py
+
 test: lint types  ## everything: lint, types, unit, integration, acceptance (live Airflow 3.3.2 and 2.11.2)
 	$(SETUP) airflow-3.3.2 airflow-2.11.2
+	@$(PYTHON) tools/have_nginx.py
 	$(DEV)/coverage erase
 	$(DEV)/coverage run --branch --parallel-mode --source=keepline -m pytest tests/unit tests/integration
 	$(DEV)/coverage combine --quiet

@@ -3,7 +3,7 @@
 Two events as Airflow's provider builds them (a task's start, a task's completion) are written by both in
 turn, so that whatever else the machine does hits both alike. Times are microseconds a call.
 
-    python bench/serialise.py [--rounds 5000] [--json]
+    python bench/serialise.py [--rounds 5000] [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import attr
 import orjson
+from figures import Numbers, Table, run, told
 from openlineage.client.constants import __version__ as client_version
 from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
 from openlineage.client.facet_v2 import (
@@ -38,6 +39,7 @@ from keepline.event import serialise
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+NUMBERS: Numbers = {"rounds": (5_000, 100, "calls of each for each event")}
 RUN_ID = "0190a0b1-0000-7000-8000-000000000001"
 DAG_RUN_ID = "0190a0b1-0000-7000-8000-000000000002"
 PRODUCER = "https://github.com/apache/airflow/tree/providers-openlineage/2.20.3"
@@ -180,14 +182,17 @@ def timed(
     return times
 
 
-def measured(rounds: int) -> dict[str, Any]:
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    rounds = options.rounds
     functions: dict[str, Callable[[object], object]] = {"keepline": serialise, "Serde": Serde.to_json}
     rows: dict[str, Any] = {}
     for name, event in events().items():
         if json.loads(serialise(event)) != json.loads(Serde.to_json(event)):
             raise SystemExit(f"{name}: keepline and Serde write different JSON")
         row: dict[str, Any] = {"bytes": len(Serde.to_json(event))}
-        for who, times in timed(functions, event, rounds).items():
+        with told(name):
+            taken = timed(functions, event, rounds)
+        for who, times in taken.items():
             centiles = statistics.quantiles(times, n=100)
             row[who] = {"p50": round(centiles[49], 1), "p99": round(centiles[98], 1)}
         row["ratio"] = {p: round(row["Serde"][p] / row["keepline"][p], 1) for p in ("p50", "p99")}
@@ -201,23 +206,14 @@ def measured(rounds: int) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5000, help="calls of each for each event (5000)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    options = parser.parse_args()
-    result = measured(options.rounds)
-    if options.json:
-        print(json.dumps(result, indent=2))
-        return
-    versions = (f"{name} {result[name]}" for name in ("python", "openlineage-python", "orjson"))
-    print(f"{', '.join(versions)}; {options.rounds} rounds, microseconds a call")
-    print(f"{'event':<15}{'bytes':>7}{'':>6}{'keepline':>10}{'Serde':>10}{'ratio':>8}")
+def tables(result: dict[str, Any]) -> list[Table]:
+    rows = []
     for name, row in result["events"].items():
         for p in ("p50", "p99"):
-            ours, theirs, ratio = row["keepline"][p], row["Serde"][p], row["ratio"][p]
-            print(f"{name:<15}{row['bytes']:>7}{p:>6}{ours:>10.1f}{theirs:>10.1f}{ratio:>7.1f}x")
+            times = [f"{row[who][p]:.1f}" for who in ("keepline", "Serde")]
+            rows.append([f"{name}, {row['bytes']:,} bytes, {p}", *times, f"{row['ratio'][p]:.1f}x"])
+    return [Table("One event to JSON, microseconds.", ["event", "keepline", "Serde", "ratio"], rows)]
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, NUMBERS, measured, tables)
