@@ -32,6 +32,16 @@ class OutboxFiles:
         return self.folder / "journal"
 
     @property
+    def archive(self) -> Path:
+        """The folder of the segments that are in the ledger as a whole."""
+        return self.folder / "archive"
+
+    @property
+    def damaged(self) -> Path:
+        """The folder of what was set aside because it can't be read."""
+        return self.folder / "damaged"
+
+    @property
     def journal_lock(self) -> Path:
         """Held while a segment is created; tells which was the last one."""
         return self.folder / "journal.lock"
