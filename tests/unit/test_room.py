@@ -146,8 +146,8 @@ def test_a_full_outbox_refuses_says_what_to_do_counts_it_and_keeps_all_it_took(f
         appender.append(event("lost"))
     used = bytes_used(files)
     assert str(caught.value) == (
-        f"the outbox {files.folder} is full: it holds {used} of 1048576 bytes, and a new segment takes 131072; "
-        "see with `keepline status` which destination doesn't take its events, or raise `max_bytes`"
+        f"the outbox {files.folder} is full: it holds {used} of 1048576 bytes, and a new segment takes "
+        "131072; see with `keepline status` which destination doesn't take its events, or raise `max_bytes`"
     )
     assert names(files) == taken
     assert refusals.total(files) == 2

@@ -2,11 +2,11 @@
 
 One ``fdatasync(2)`` of a segment covers all that was written to it before it began. Who finds none under way
 leads one. Who finds one waits for it, because it may have begun too early, and shares the next with all who
-wait by then. So however many threads append, there is one sync at a time, and nobody waits for over two.
+wait by then. However many threads append, there is one sync at a time, and nobody waits for more than two.
 
 A failed sync says that something of what was written is lost, and says it once: the system takes the pages
-for clean afterwards, and the next sync succeeds. So everyone whose event it may have been is told, the segment
-is sealed, and no later sync of it is believed.
+for clean afterwards, and the next sync succeeds. So everyone whose event it may have been is told, the
+segment is sealed, and no later sync of it is believed.
 
 Nothing here is a lock that a signal handler could find held by the append which it interrupts.
 """
