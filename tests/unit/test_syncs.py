@@ -298,6 +298,23 @@ def test_a_folder_that_can_t_be_synced_refuses_the_event(
     assert len(segment_numbers(files)) == 2
 
 
+def test_a_folder_that_can_t_be_opened_is_synced_with_the_next_event(
+    files: OutboxFiles, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(path: Path, flags: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    appender = producer(files)
+    with monkeypatch.context() as patch:
+        patch.setattr(syncs, "open_private", failing)
+        with pytest.raises(OutboxUnavailable, match="raise the limit of open files of this process"):
+            appender.append(event("a"))
+    assert disk.folders == []
+    appender.append(event("b"))
+    assert disk.folders[:2] == ["journal", "outbox"]
+    assert len(segment_numbers(files)) == 1
+
+
 def test_a_segment_closed_behind_its_back_is_told_and_trusted_by_who_opens_it_again(
     files: OutboxFiles, disk: Disk
 ) -> None:

@@ -169,6 +169,8 @@ def _flush_folder(folder: Path) -> None:
         fd = open_private(folder, os.O_RDONLY)
     except PermissionError:
         return  # Not this user's, so not made by this user either.
+    except OSError as error:
+        raise unavailable("open", folder, error) from error
     try:
         os.fsync(fd)
     finally:
