@@ -31,9 +31,9 @@ from keepline.outbox.owned import OwnedFile, held
 from keepline.outbox.room import Room
 
 SUFFIX = ".seg"
+_DIGITS = 20
 SEALED = 0o400
 """The mode of a segment that takes no more appends."""
-_DIGITS = 20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
