@@ -93,24 +93,26 @@ class Producer:
                     f"an event of {len(event.body)} bytes is larger than `max_event_bytes`, which is "
                     f"{self._max_event_bytes}; look for a facet that grew out of hand, or raise the setting"
                 )
-            record = encode(event, time.time_ns())
-            try:
-                handle = self._spare.pop()
-            except IndexError:
-                handle = _Handle(self.files, self._room)
-            try:
-                opened = handle.append(record, self._lock_timeout)
-                if self._syncs is not None:
-                    handle.sync(self._syncs, self._lock_timeout)
-                return opened
-            finally:
-                if len(self._spare) < self._most_spare:
-                    self._spare.append(handle)
-                else:
-                    handle.close()
+            return self._put(encode(event, time.time_ns()))
         except (EventError, OutboxError):
             refusals.count(self.files)
             raise
+
+    def _put(self, record: bytes) -> bool:
+        try:
+            handle = self._spare.pop()
+        except IndexError:
+            handle = _Handle(self.files, self._room)
+        try:
+            opened = handle.append(record, self._lock_timeout)
+            if self._syncs is not None:
+                handle.sync(self._syncs, self._lock_timeout)
+            return opened
+        finally:
+            if len(self._spare) < self._most_spare:
+                self._spare.append(handle)
+            else:
+                handle.close()
 
     def close(self) -> None:
         """Close the segment; an append afterwards opens it again."""
