@@ -16,7 +16,9 @@ from tests.support_relay import (
     account,
     client,
     leg,
+    relay_of,
     run_event,
+    until,
 )
 
 from keepline.demo.behaviour import Answer
@@ -247,3 +249,25 @@ def test_a_transport_takes_the_bounds_and_the_durability_of_its_settings(
         with suppress(OutboxUnavailable):
             emitting.emit(facet("x" * 100_000))
     assert bytes_used(files) < (1 << 20) + 300_000
+
+
+@pytest.mark.parametrize("relay", ["auto", "inline"])
+def test_an_emit_that_finds_no_room_sees_to_it_that_a_relay_lives(
+    relay: str, outbox: Path, destination: RecordingDestination
+) -> None:
+    # One that has delivered everything ends, and leaves what retention keeps.
+    files = OutboxFiles(outbox)
+    files.create()
+    files.archive.mkdir(exist_ok=True)
+    kept = files.archive / "kept"
+    kept.write_bytes(b"x" * (1 << 20))
+    emitting = client(outbox, {"a": leg(destination)}, relay=relay, max_bytes="1MiB", look_every=0.05)
+    with pytest.raises(OutboxUnavailable, match="is full"):
+        emitting.emit(run_event("lost"))
+
+    until(lambda: relay_of(outbox))
+
+    kept.unlink()
+    emitting.emit(run_event("after"))
+    until(lambda: [one["job"]["name"] for one in destination.events] == ["after"])
+    emitting.close(10)

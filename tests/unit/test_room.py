@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from keepline.outbox.files import OutboxFiles
 from keepline.outbox.journal import Producer
 from keepline.outbox.room import bytes_used
 from keepline.outbox.segments import segment_numbers, segment_path
+from keepline.relay.bell import hang
 
 MIB = 1 << 20
 
@@ -200,6 +202,7 @@ def test_an_archive_fills_an_outbox_as_the_journal_does(files: OutboxFiles) -> N
 def test_refusals_read_no_folder_until_some_time_has_passed(files: OutboxFiles, looks: list[str]) -> None:
     appender = bounded(files)
     fill(appender)
+    fill(appender)
     del looks[:]
     refused = refusals.total(files)
 
@@ -210,6 +213,26 @@ def test_refusals_read_no_folder_until_some_time_has_passed(files: OutboxFiles, 
                 appender.append(event("lost"))
     assert looks == []
     assert refusals.total(files) == refused + 100
+
+
+def test_who_finds_no_room_wakes_a_relay_that_sleeps_now_and_each_time_it_looks(
+    files: OutboxFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_LOOK_EVERY", 0.0)
+    appender = bounded(files)
+    appender.append(event("first"))
+    files.ledger.write_bytes(b"x" * MIB)
+    fill(appender)
+    bell = hang(files.journal)
+    try:
+        for _ in range(3):
+            with pytest.raises(OutboxUnavailable):
+                appender.append(event("lost"))
+            assert select.select([bell], [], [], 10)[0]
+            assert bell.silence()
+    finally:
+        bell.close()
+    assert names(files)[0] == "first"
 
 
 def test_room_is_seen_at_once_when_a_segment_goes(

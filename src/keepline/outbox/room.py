@@ -3,21 +3,24 @@
 ``max_bytes`` bounds the journal, its archive and the ledger together. A producer looks where it creates a
 segment, never at each append: what is there and one more segment must fit. So an outbox can exceed its bound
 by the last event of a segment, and by what the ledger grows meanwhile. The relay makes room by deleting what
-has been delivered; what hasn't, nobody drops for room.
+has been delivered; what hasn't, nobody drops for room. It may be asleep because all was: who finds no room
+wakes it, by writing to a file of the folder that it watches.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from keepline.errors import OutboxUnavailable
-from keepline.outbox.files import OutboxFiles, unavailable
+from keepline.outbox.files import OutboxFiles, open_private, unavailable
 
 _SEGMENTS = 8
 _LOOK_EVERY = 1.0
+_FULL = "full"
 
 
 def bytes_used(files: OutboxFiles) -> int:
@@ -104,6 +107,7 @@ class Room:
             "its events, or raise `max_bytes`"
         )
         self._full = _Full(message, changed, time.monotonic() + _LOOK_EVERY)
+        self._wake_relay()
         raise OutboxUnavailable(message)
 
     def recall(self) -> None:
@@ -115,6 +119,14 @@ class Room:
         full = self._full
         if full is not None and time.monotonic() < full.until and self._changed() == full.changed:
             raise OutboxUnavailable(full.message)
+
+    def _wake_relay(self) -> None:
+        with suppress(OSError):
+            fd = open_private(self._files.journal / _FULL, os.O_WRONLY | os.O_CREAT)
+            try:
+                os.pwrite(fd, b"\n", 0)
+            finally:
+                os.close(fd)
 
     def _changed(self) -> tuple[int, ...]:
         return tuple(_changed_at(folder) for folder in (self._files.journal, self._files.archive))
