@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from keepline import tuning
 from keepline.errors import ConfigError
@@ -23,12 +23,14 @@ from keepline.tuning import Tuning
 
 log = logging.getLogger(__name__)
 
+_E = TypeVar("_E", bound=Enum)
+
 TRANSPORT_TYPES = frozenset({"keepline.Transport", "keepline.transport.Transport"})
 """The names of Keepline's transport in a configuration: as documented, and in full."""
 OUTBOX_VARIABLE = "KEEPLINE_OUTBOX"
 
 _COMPOSITE_KEYS = frozenset({"continue_on_failure", "continue_on_success", "sort_transports"})
-_OTHER_KEYS = frozenset({"type", "name", "priority", "transports", "outbox", "relay"})
+_OTHER_KEYS = frozenset({"type", "name", "priority", "transports", "outbox", "relay", "durability"})
 # What the client's datadog transport takes from the environment when its configuration doesn't say it.
 _READ_BY_LEGS = ("DD_API_KEY", "DD_SITE")
 
@@ -42,6 +44,15 @@ class RelayMode(Enum):
     """Somebody runs ``keepline relay``; this process only appends."""
     INLINE = "inline"
     """A thread of this process delivers while it lives; what is left at its end stays in the outbox."""
+
+
+class Durability(Enum):
+    """What an event survives once it was accepted."""
+
+    PROCESS = "process"
+    """The death of any process."""
+    POWER = "power"
+    """A power cut, too: it is on the disk before ``emit()`` returns."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,7 @@ class Settings:
     Args:
         outbox: the outbox's folder, absolute.
         relay: who delivers.
+        durability: what an accepted event survives.
         legs: the destinations, in the order in which they are used.
         tuning: bounds.
         raw: the configuration as it came, to hand over to a relay. It may hold secrets: never print it.
@@ -78,6 +90,7 @@ class Settings:
 
     outbox: Path
     relay: RelayMode
+    durability: Durability
     legs: tuple[Leg, ...]
     tuning: Tuning
     raw: Mapping[str, Any]
@@ -105,7 +118,8 @@ class Settings:
             )
         return cls(
             outbox=outbox_folder(raw.get("outbox")),
-            relay=_relay_mode(raw.get("relay", RelayMode.AUTO.value)),
+            relay=_one_of(RelayMode, "relay", raw.get("relay", RelayMode.AUTO.value)),
+            durability=_one_of(Durability, "durability", raw.get("durability", Durability.PROCESS.value)),
             legs=_legs(raw.get("transports"), sort=_flag(raw, "sort_transports", False)),
             tuning=Tuning.from_dict(raw),
             raw=raw,
@@ -162,12 +176,12 @@ def outbox_folder(configured: object = None) -> Path:
     return Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow links
 
 
-def _relay_mode(value: object) -> RelayMode:
+def _one_of(kind: type[_E], key: str, value: object) -> _E:
     try:
-        return RelayMode(str(value).strip().lower())
+        return kind(str(value).strip().lower())
     except ValueError:
-        expected = ", ".join(f"`{mode.value}`" for mode in RelayMode)
-        raise ConfigError("relay", value, f"one of {expected}") from None
+        expected = ", ".join(f"`{one.value}`" for one in kind)
+        raise ConfigError(key, value, f"one of {expected}") from None
 
 
 def _legs(transports: object, *, sort: bool) -> tuple[Leg, ...]:

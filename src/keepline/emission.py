@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from keepline.config import Settings
+from keepline.config import Durability, Settings
 from keepline.errors import OutboxError
 from keepline.event import Event
 from keepline.outbox.files import OutboxFiles
@@ -25,11 +25,15 @@ class Emission:
     _made: dict[Path, Emission] = {}  # noqa: RUF012 - one an outbox and process, on purpose
 
     def __init__(self, settings: Settings) -> None:
+        tuning = settings.tuning
         self._files = OutboxFiles(settings.outbox)
         self._producer = Producer(
             self._files,
-            segment_bytes=int(settings.tuning.segment_bytes),
-            lock_timeout=settings.tuning.lock_timeout,
+            segment_bytes=tuning.segment_bytes,
+            lock_timeout=tuning.lock_timeout,
+            max_bytes=tuning.max_bytes,
+            max_event_bytes=tuning.max_event_bytes,
+            synced=settings.durability is Durability.POWER,
         )
         self.watch = Watch(settings)
 

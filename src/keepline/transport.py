@@ -11,7 +11,7 @@ from openlineage.client.transport.composite import CompositeConfig, CompositeTra
 from keepline.config import RelayMode, Settings
 from keepline.destinations.legs import parse
 from keepline.emission import Emission
-from keepline.errors import ConfigError
+from keepline.errors import ConfigError, OutboxError
 from keepline.event import Event
 
 if TYPE_CHECKING:
@@ -99,11 +99,19 @@ class Transport(CompositeTransport):
             EventError: it can't be turned into JSON, or is too large.
             OutboxError: it can't be appended; nothing of it is kept, and the loss is counted.
         """
-        opened = self._emission.append(Event.from_openlineage(event))
+        try:
+            opened = self._emission.append(Event.from_openlineage(event))
+        except OutboxError:
+            # It may be full of what a relay would let go of.
+            self._look(now=False)
+            raise
+        self._look(now=opened)
+
+    def _look(self, *, now: bool) -> None:
         if self._inline is not None:
-            self._inline.ensure(now=opened)
+            self._inline.ensure(now=now)
         elif self.config.settings.relay is RelayMode.AUTO:
-            self._emission.watch.look(now=opened)
+            self._emission.watch.look(now=now)
 
     def wake(self) -> None:
         """See to it that a relay lives if something waits in the outbox; for a process that starts."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from keepline.errors import ConfigError
+from keepline.outbox.record import MAX_RECORD_BYTES
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])(i?)b", re.ASCII | re.IGNORECASE)
+_LEAST_OUTBOX = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -17,20 +22,27 @@ class Tuning:
     """How long the outbox has to be empty before a relay started by ``auto`` ends."""
     look_every: float = 5.0
     """How often, at most, a process that appends looks whether a relay lives."""
-    max_connections: int = 4
-    """Most connections, and so requests at once, for each destination."""
+    max_connections: int = 64
+    """Most connections of a relay, shared out among its destinations; each has at least one."""
     backoff_first: float = 0.5
     """Upper end of the first pause after a destination went out; doubles with each failed probe."""
     backoff_max: float = 30.0
     """Cap of the pause between two probes."""
     retry_after_max: float = 300.0
     """Cap of a pause that a destination asks for with Retry-After."""
+    poison_attempts: int = 10
+    """How often an event may fail while others of its destination succeed before it becomes a dead letter."""
+    poison_after: float = 600.0
+    """And for how long, at least."""
     retention: float = 7 * 86400.0
     """How long a delivered event is kept."""
-    max_bytes: int = 8 * 1024 * 1024 * 1024
-    """Most bytes of the whole outbox."""
-    segment_bytes: int = 16 * 1024 * 1024
-    """Size at which a journal segment is full and the next one begins."""
+    max_bytes: int = 8 << 30
+    """What journal, archive and ledger may take up together; an outbox as large refuses events. At least
+    1 MiB. It can be exceeded by a segment and an event."""
+    max_event_bytes: int = 64 << 20
+    """Size of the largest event, as JSON, that is accepted; at most 256 MiB."""
+    segment_bytes: int = 16 << 20
+    """Size at which a journal segment is full and the next one begins; an eighth of ``max_bytes`` at most."""
     lock_timeout: float = 2.0
     """Longest wait for a lock of the outbox."""
     stop_timeout: float = 5.0
@@ -46,9 +58,23 @@ class Tuning:
             params: the ``transport`` mapping of an OpenLineage configuration.
 
         Raises:
-            ConfigError: one of them isn't a number greater than 0.
+            ConfigError: one of them isn't a number greater than 0, or they don't go together.
         """
-        return cls(**{key: _number(key, params[key]) for key in KEYS if key in params})
+        tuning = cls(**{key: _number(key, params[key]) for key in KEYS if key in params})
+        tuning._check()
+        return tuning
+
+    def _check(self) -> None:
+        if self.backoff_first > self.backoff_max:
+            raise ConfigError(
+                "backoff_first", self.backoff_first, f"at most `backoff_max`, which is {self.backoff_max}"
+            )
+        if self.max_bytes < _LEAST_OUTBOX:
+            raise ConfigError("max_bytes", self.max_bytes, f"at least 1MiB ({_LEAST_OUTBOX} bytes)")
+        if self.max_event_bytes > MAX_RECORD_BYTES:
+            raise ConfigError(
+                "max_event_bytes", self.max_event_bytes, f"at most 256MiB ({MAX_RECORD_BYTES} bytes)"
+            )
 
 
 KEYS = frozenset(field.name for field in fields(Tuning))
@@ -56,11 +82,24 @@ KEYS = frozenset(field.name for field in fields(Tuning))
 
 
 def _number(key: str, value: Any) -> Any:
-    wanted = type(getattr(Tuning, key))
+    whole = isinstance(getattr(Tuning, key), int)
+    size = key.endswith("_bytes")
     try:
-        number = wanted(value)
+        read = _bytes(value) if size else value
+        number = int(read) if whole else float(read)
+        cut = not isinstance(read, str) and number != read
     except (TypeError, ValueError, OverflowError):
-        number = -1
-    if isinstance(value, bool) or not 0 < number < float("inf"):
-        raise ConfigError(key, value, "a number greater than 0")
+        number, cut = -1, False
+    if isinstance(value, bool) or cut or not 0 < number < float("inf"):
+        expected = f"a {'whole ' if whole else ''}number greater than 0"
+        raise ConfigError(key, value, expected + (", or a size such as `512MiB`" if size else ""))
     return number
+
+
+def _bytes(value: Any) -> Any:
+    """The number in a size such as ``2GB`` or ``512 MiB``; what is none comes back as it is."""
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        return value
+    number, unit, binary = match.groups()
+    return round(float(number) * (1024 if binary else 1000) ** (1 + "kmgt".index(unit.lower())))

@@ -23,8 +23,12 @@ from tests.support_outbox import (
     until,
 )
 
+from keepline.errors import OutboxUnavailable
+from keepline.outbox import refusals
 from keepline.outbox.files import OutboxFiles
+from keepline.outbox.journal import Producer
 from keepline.outbox.reader import is_full, read_next, retire
+from keepline.outbox.room import bytes_used
 from keepline.outbox.segments import segment_numbers, segment_path
 
 PROCESSES = 16
@@ -146,6 +150,58 @@ def test_what_one_process_appends_after_it_heard_of_anothers_event_is_read_after
         noise = [name for name in found if name.startswith(f"noise-{process}-")]
         assert noise == [f"noise-{process}-{number}" for number in range(rounds * 2)]
     assert taker.deleted > 50
+
+
+def test_processes_that_fill_an_outbox_at_once_stop_at_its_bound_and_lose_nothing_they_accepted(
+    files: OutboxFiles, tmp_path: Path
+) -> None:
+    bound, largest = 4 << 20, 20_000
+    reports = [Reports(tmp_path / f"accepted-{process}") for process in range(6)]
+
+    def append(process: int) -> None:
+        appender = Producer(files, segment_bytes=1 << 24, lock_timeout=10.0, max_bytes=bound)
+        refused = number = 0
+        while refused < 20:
+            name = f"{process}-{number}"
+            try:
+                appender.append(event(name, size=random.randrange(largest)))
+            except OutboxUnavailable as error:
+                refused += "is full" in str(error)
+            else:
+                reports[process].accepted(name)
+            number += 1
+
+    processes = [Child(lambda process=process: append(process)) for process in range(6)]  # type: ignore[misc]
+    assert [process.end() for process in processes] == [0] * 6
+
+    found = names(files)
+    assert sorted(found) == sorted(name for report in reports for name in report.read())
+    # What each had under way when the last segment was full comes on top of it.
+    assert bound * 3 / 4 < bytes_used(files) < bound + 6 * (largest + 200)
+    assert refusals.total(files) == 6 * 20
+
+
+def test_of_processes_that_sync_each_event_and_are_killed_no_accepted_event_is_lost(
+    files: OutboxFiles, tmp_path: Path
+) -> None:
+    reports = [Reports(tmp_path / f"accepted-{process}") for process in range(4)]
+
+    def append(process: int) -> None:
+        appender = Producer(files, segment_bytes=20_000, lock_timeout=10.0, synced=True)
+        for number in range(100_000):
+            appender.append(event(f"{process}-{number}"))
+            reports[process].accepted(f"{process}-{number}")
+
+    processes = [Child(lambda process=process: append(process)) for process in range(4)]  # type: ignore[misc]
+    until(lambda: all(len(report.read()) > 100 for report in reports))
+    assert [process.kill() for process in processes] == [-signal.SIGKILL] * 4
+
+    found = names(files)
+    assert len(found) == len(set(found))
+    for process, report in enumerate(reports):
+        accepted = report.read()
+        own = [name for name in found if name.startswith(f"{process}-")]
+        assert own in (accepted, [*accepted, f"{process}-{len(accepted)}"])
 
 
 def test_records_torn_by_kill_9_are_skipped_and_every_accepted_event_around_them_is_found(

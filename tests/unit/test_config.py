@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from keepline.config import RelayMode, Settings, outbox_folder
+from keepline.config import Durability, RelayMode, Settings, outbox_folder
 from keepline.errors import ConfigError
+from keepline.outbox.record import MAX_RECORD_BYTES
 from keepline.tuning import KEYS, Tuning
 
 SECRET = "s3cr3t-key-of-nobody"
@@ -103,17 +104,86 @@ def test_numbers_have_defaults_and_can_be_written_as_text() -> None:
     assert (tuning.relay_idle, tuning.max_connections, tuning.retention) == (2.5, 7, 60.0)
 
 
+WHOLE = ["max_bytes", "max_connections", "max_event_bytes", "poison_attempts", "segment_bytes"]
+
+
 @pytest.mark.parametrize("key", sorted(KEYS))
 @pytest.mark.parametrize("value", [0, -1, "x", None, True, float("inf"), float("nan"), [1], "1e999"])
 def test_what_is_no_number_above_zero_is_refused_by_name(key: str, value: Any) -> None:
-    assert (
-        refusal(**{key: value}) == f"keepline setting `{key}` is {value!r}; expected a number greater than 0"
+    expected = "a whole number greater than 0" if key in WHOLE else "a number greater than 0"
+    if key.endswith("_bytes"):
+        expected += ", or a size such as `512MiB`"
+    assert refusal(**{key: value}) == f"keepline setting `{key}` is {value!r}; expected {expected}"
+
+
+@pytest.mark.parametrize("key", WHOLE)
+@pytest.mark.parametrize("value", [1.5, "1.5", 2000000.5])
+def test_a_part_of_a_connection_or_byte_is_refused(key: str, value: Any) -> None:
+    assert f"`{key}` is {value!r}; expected a whole number greater than 0" in refusal(**{key: value})
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    # As YAML and JSON of some tools do.
+    connections = settings(max_connections=7.0).tuning.max_connections
+    assert (connections, type(connections)) == (7, int)
+
+
+@pytest.mark.parametrize(
+    ("size", "comes_to"),
+    [
+        ("2GB", 2_000_000_000),
+        ("512MiB", 512 << 20),
+        (" 1.5 gib ", 3 << 29),
+        ("1.1MB", 1_100_000),
+        ("2TiB", 2 << 40),
+        ("4000kB", 4_000_000),
+        ("2000000", 2_000_000),
+    ],
+)
+def test_a_size_may_be_written_with_its_unit(size: str, comes_to: int) -> None:
+    assert settings(max_bytes=size).tuning.max_bytes == comes_to
+    assert settings(segment_bytes=size).tuning.segment_bytes == comes_to
+
+
+@pytest.mark.parametrize("size", ["2 apples", "GB", "1iB", "-1MB", "0.0001kB", "9" * 400 + "TB", "0GiB"])
+def test_a_size_that_is_none_is_refused(size: str) -> None:
+    assert "or a size such as `512MiB`" in refusal(max_bytes=size)
+
+
+def test_a_first_pause_longer_than_the_longest_is_refused_with_both_names() -> None:
+    assert refusal(backoff_first=60) == (
+        "keepline setting `backoff_first` is 60.0; expected at most `backoff_max`, which is 30.0"
+    )
+    assert refusal(backoff_max=0.1) == (
+        "keepline setting `backoff_first` is 0.5; expected at most `backoff_max`, which is 0.1"
+    )
+
+
+def test_an_outbox_too_small_for_a_ledger_is_refused() -> None:
+    assert refusal(max_bytes=1000) == (
+        "keepline setting `max_bytes` is 1000; expected at least 1MiB (1048576 bytes)"
+    )
+
+
+def test_events_larger_than_a_record_can_be_aren_t_promised() -> None:
+    assert settings(max_event_bytes="256MiB").tuning.max_event_bytes == MAX_RECORD_BYTES
+    assert refusal(max_event_bytes="257MiB") == (
+        "keepline setting `max_event_bytes` is 269484032; expected at most 256MiB (268435456 bytes)"
     )
 
 
 @pytest.mark.parametrize("mode", list(RelayMode))
 def test_a_mode_is_read_whatever_its_case(mode: RelayMode) -> None:
     assert settings(relay=f" {mode.value.upper()} ").relay is mode
+
+
+def test_events_survive_processes_unless_they_are_to_survive_a_power_cut_too() -> None:
+    assert settings().durability is Durability.PROCESS
+    assert settings(durability="Process").durability is Durability.PROCESS
+    assert settings(durability="power").durability is Durability.POWER
+    assert refusal(durability="forever") == (
+        "keepline setting `durability` is 'forever'; expected one of `process`, `power`"
+    )
 
 
 def test_a_mode_that_is_none_is_refused_with_those_that_are() -> None:
@@ -185,10 +255,11 @@ def test_a_user_without_a_home_is_told_to_name_a_folder(monkeypatch: pytest.Monk
 
 
 def test_settings_that_are_handed_over_come_to_the_same(environment: Path) -> None:
-    given = settings(outbox="relative", relay="inline", relay_idle="3", transports=[HTTP])
+    given = settings(outbox="relative", relay="inline", durability="power", relay_idle="3", transports=[HTTP])
     taken = Settings.from_dict(json.loads(given.to_json()))
     assert taken.outbox == environment / "relative"
     assert (taken.relay, taken.legs, taken.tuning) == (given.relay, given.legs, given.tuning)
+    assert taken.durability is given.durability is Durability.POWER
     assert taken.digest("salt") == given.digest("salt")
 
 

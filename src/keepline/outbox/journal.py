@@ -22,11 +22,14 @@ from keepline.event import Event
 from keepline.outbox import refusals
 from keepline.outbox.files import OutboxFiles, lock, try_lock, unavailable
 from keepline.outbox.owned import OwnedFile
-from keepline.outbox.record import encode
+from keepline.outbox.record import MAX_RECORD_BYTES, encode
+from keepline.outbox.room import Room
 from keepline.outbox.segments import open_newest, takes_appends
+from keepline.outbox.syncs import Syncs
 
 _REOPENS = 100
 _MOST_SPARE = 4
+_MOST_SPARE_SYNCED = 16
 _LOOK_EVERY = 1.0
 
 
@@ -39,22 +42,38 @@ class Producer:
 
     Args:
         files: the outbox.
-        segment_bytes: size at which a segment is full.
-        lock_timeout: longest wait for locks in one append, seconds.
+        segment_bytes: size at which a segment is full; at most an eighth of ``max_bytes``.
+        lock_timeout: longest wait for locks in one append, seconds, and as much for others' syncs.
+        max_bytes: what the outbox may take up (:mod:`keepline.outbox.room`); ``None`` for no bound.
+        max_event_bytes: size of the largest event, as JSON.
+        synced: whether an event is on the disk before its append returns (:mod:`keepline.outbox.syncs`).
     """
 
-    def __init__(self, files: OutboxFiles, *, segment_bytes: int, lock_timeout: float) -> None:
+    def __init__(
+        self,
+        files: OutboxFiles,
+        *,
+        segment_bytes: int,
+        lock_timeout: float,
+        max_bytes: int | None = None,
+        max_event_bytes: int = MAX_RECORD_BYTES,
+        synced: bool = False,
+    ) -> None:
         self.files = files
-        self._segment_bytes = segment_bytes
+        self._room = Room(files, max_bytes=max_bytes, segment_bytes=segment_bytes)
+        self._syncs = Syncs(files) if synced else None
         self._lock_timeout = lock_timeout
+        self._max_event_bytes = max_event_bytes
         self._spare: list[_Handle] = []
+        # Who waits for a sync keeps its handle.
+        self._most_spare = _MOST_SPARE_SYNCED if synced else _MOST_SPARE
 
     def append(self, event: Event) -> bool:
         """Put an event behind all that was appended before; it is there when this returns.
 
         When this raises, no reader takes anything of it for an event, and it is counted as refused where the
-        outbox can still be written. Only an exception that a signal handler raises in the middle of it leaves
-        open which of the two happened.
+        outbox can still be written. Only an exception that a signal handler raises in the middle of it, and a
+        sync that fails, leave open which of the two happened.
 
         Args:
             event: what to append.
@@ -64,26 +83,36 @@ class Producer:
             can a relay have ended by itself since the append before.
 
         Raises:
-            EventError: the event is too large for a record.
-            OutboxUnavailable: it can't be written; says why.
+            EventError: the event is too large.
+            OutboxUnavailable: it can't be written or synced, or the outbox is full; says why.
             OutboxLocked: a lock was held for too long.
         """
         try:
-            record = encode(event, time.time_ns())
-            try:
-                handle = self._spare.pop()
-            except IndexError:
-                handle = _Handle(self.files, self._segment_bytes)
-            try:
-                return handle.append(record, self._lock_timeout)
-            finally:
-                if len(self._spare) < _MOST_SPARE:
-                    self._spare.append(handle)
-                else:
-                    handle.close()
+            if len(event.body) > self._max_event_bytes:
+                raise EventError(
+                    f"an event of {len(event.body)} bytes is larger than `max_event_bytes`, which is "
+                    f"{self._max_event_bytes}; look for a facet that grew out of hand, or raise the setting"
+                )
+            return self._put(encode(event, time.time_ns()))
         except (EventError, OutboxError):
             refusals.count(self.files)
             raise
+
+    def _put(self, record: bytes) -> bool:
+        try:
+            handle = self._spare.pop()
+        except IndexError:
+            handle = _Handle(self.files, self._room)
+        try:
+            opened = handle.append(record, self._lock_timeout)
+            if self._syncs is not None:
+                handle.sync(self._syncs, self._lock_timeout)
+            return opened
+        finally:
+            if len(self._spare) < self._most_spare:
+                self._spare.append(handle)
+            else:
+                handle.close()
 
     def close(self) -> None:
         """Close the segment; an append afterwards opens it again."""
@@ -94,9 +123,10 @@ class Producer:
 class _Handle:
     """The segment that takes appends, as one append at a time uses it."""
 
-    def __init__(self, files: OutboxFiles, segment_bytes: int) -> None:
+    def __init__(self, files: OutboxFiles, room: Room) -> None:
         self._files = files
-        self._segment_bytes = segment_bytes
+        self._room = room
+        self._segment_bytes = room.segment_bytes
         self._file: OwnedFile | None = None
         self._look_at = 0.0
 
@@ -107,8 +137,9 @@ class _Handle:
             return False
         for _ in range(_REOPENS):
             self.close()
+            self._room.recall()
             left = max(now + timeout - time.monotonic(), 0.0)
-            file = self._file = open_newest(self._files, self._segment_bytes, left)
+            file = self._file = open_newest(self._files, self._room, left)
             refusals.prepare(self._files)
             if self._write(file, record, now, timeout):
                 return True
@@ -116,6 +147,11 @@ class _Handle:
             f"can't append to {self._files.journal}: its newest segment was full or gone {_REOPENS} times "
             "in a row; raise `segment_bytes`"
         )
+
+    def sync(self, syncs: Syncs, timeout: float) -> None:
+        """Bring what was appended last to the disk."""
+        if self._file is not None:
+            syncs.wait(self._file, timeout)
 
     def _write(self, file: OwnedFile, record: bytes, now: float, timeout: float) -> bool:
         """Append to the segment, unless it takes no more."""

@@ -20,8 +20,11 @@ _LOCK_SECONDS = 0.1
 
 def count(files: OutboxFiles) -> None:
     """Add one."""
-    with suppress(OSError, OutboxError), held(files.refused, _LOCK_SECONDS) as file:
-        os.pwrite(file.fd, _COUNT.pack(_read(file.fd) + 1), 0)
+    with suppress(OSError, OutboxError):
+        if not files.folder.exists():
+            files.create()  # The first event of all may be refused for its size.
+        with held(files.refused, _LOCK_SECONDS) as file:
+            os.pwrite(file.fd, _COUNT.pack(_read(file.fd) + 1), 0)
 
 
 def prepare(files: OutboxFiles) -> None:

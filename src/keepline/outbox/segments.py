@@ -28,6 +28,7 @@ from pathlib import Path
 
 from keepline.outbox.files import OutboxFiles, unavailable
 from keepline.outbox.owned import OwnedFile, held
+from keepline.outbox.room import Room
 
 SUFFIX = ".seg"
 _DIGITS = 20
@@ -95,33 +96,35 @@ def takes_appends(state: os.stat_result, segment_bytes: int) -> bool:
     return bool(state.st_nlink and state.st_mode & stat.S_IWUSR and state.st_size < segment_bytes)
 
 
-def open_newest(files: OutboxFiles, segment_bytes: int, timeout: float) -> OwnedFile:
-    """Open the segment that takes appends, creating it where there is none.
+def open_newest(files: OutboxFiles, room: Room, timeout: float) -> OwnedFile:
+    """Open the segment that takes appends, creating it where there is none and room for one.
 
     Args:
         files: the outbox.
-        segment_bytes: size at which a segment is full.
+        room: tells the size at which a segment is full, and whether another one fits.
         timeout: longest wait for the journal's lock, seconds.
 
     Returns:
         its file, open to append to.
 
     Raises:
-        OutboxUnavailable: it can't be opened or created.
+        OutboxUnavailable: it can't be opened or created, or the outbox is full.
         OutboxLocked: another process held the journal's lock for too long.
     """
     # Without the lock where that suffices: who appends to a segment looks at it again, under its own lock.
-    found = _open_if_it_takes_appends(files, segment_numbers(files), segment_bytes)
+    found = _open_if_it_takes_appends(files, segment_numbers(files), room.segment_bytes)
     if found is not None:
         return found
     files.create()
     with held(files.journal_lock, timeout) as guard:
         numbers = segment_numbers(files)
-        found = _open_if_it_takes_appends(files, numbers, segment_bytes)
+        found = _open_if_it_takes_appends(files, numbers, room.segment_bytes)
         if found is not None:
             return found
         if numbers:
+            # Before a refusal too: then the relay can clear it away, which makes room.
             _seal(segment_path(files, numbers[-1]))
+        room.require()
         last, _ = _recall(files)
         return _create(files, guard, max([last, *numbers[-1:]]))
 
