@@ -47,14 +47,20 @@ def to_journal(folder: Path) -> Append:
 def to_sqlite(folder: Path) -> Append:
     connection = apsw.Connection(str(folder / "outbox.db"))
     connection.set_busy_timeout(_BUSY_MS)
-    connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "normal")
-    connection.execute("CREATE TABLE IF NOT EXISTS event (id INTEGER PRIMARY KEY, run_key TEXT, body BLOB)")
 
     def append(event: Event) -> None:
         connection.execute("INSERT INTO event (run_key, body) VALUES (?, ?)", (event.run_key, event.body))
 
     return append
+
+
+def make_sqlite(folder: Path) -> None:
+    """Make the database: SQLite turns on WAL for one process, and refuses others that try at that moment."""
+    connection = apsw.Connection(str(folder / "outbox.db"))
+    connection.pragma("journal_mode", "wal")
+    connection.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, run_key TEXT, body BLOB)")
+    connection.close()
 
 
 KINDS = {OURS: to_journal, PEER: to_sqlite}
@@ -63,6 +69,8 @@ KINDS = {OURS: to_journal, PEER: to_sqlite}
 def at_once(folder: Path, kind: str, processes: int, many: int, pace: float) -> dict[str, Any]:
     """Processes that append at the same time: microseconds of each append, and how long all took."""
     folder.mkdir(parents=True)
+    if kind == PEER:
+        make_sqlite(folder)
     ready, ready_end = os.pipe()
     waiting, starting = os.pipe()
 
@@ -73,6 +81,8 @@ def at_once(folder: Path, kind: str, processes: int, many: int, pace: float) -> 
         append(first)
         times = []
         os.write(ready_end, b".")
+        # When all have, whether they are ready or dead, the others' start is no longer waited for.
+        os.close(ready_end)
         os.read(waiting, 1)
         # So that they don't keep step with one another.
         turn = time.monotonic() + pace * number / processes

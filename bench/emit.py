@@ -132,9 +132,10 @@ def at_once(
     time.sleep(1.0)
     began = time.monotonic()
     os.close(starting)
-    for pid in pids:
-        os.waitpid(pid, 0)
+    failed = [pid for pid in pids if os.waitpid(pid, 0)[1]]
     took = time.monotonic() - began
+    if failed:
+        raise SystemExit(f"{len(failed)} of {processes} processes failed; what they say stands above")
     times: dict[str, list[float]] = {"wall": [], "cpu": []}
     for number in range(processes):
         for kind, values in json.loads((folder / f"{number}.json").read_text()).items():
