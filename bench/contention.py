@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 import feed
-from children import forked, transport
+from children import forks, transport
 from figures import Numbers, Table, centiles, run, told
 
 from keepline.config import Settings
@@ -95,19 +95,16 @@ def at_once(folder: Path, kind: str, processes: int, many: int, pace: float) -> 
             times.append((time.perf_counter_ns() - began) / 1000)
         (folder / f"{number}.json").write_text(json.dumps(times))
 
-    pids = [forked(lambda number=number: append_all(number)) for number in range(processes)]  # type: ignore[misc]
-    os.close(waiting)
-    os.close(ready_end)
-    there = 0
-    while there < processes and (said := os.read(ready, processes)):
-        there += len(said)
-    began = time.perf_counter()
-    os.close(starting)
-    failed = [pid for pid in pids if os.waitpid(pid, 0)[1]]
+    with forks(append_all, processes):
+        os.close(waiting)
+        os.close(ready_end)
+        there = 0
+        while there < processes and (said := os.read(ready, processes)):
+            there += len(said)
+        began = time.perf_counter()
+        os.close(starting)
     took = time.perf_counter() - began
     os.close(ready)
-    if failed:
-        raise SystemExit(f"{kind}: {len(failed)} of {processes} processes failed; what they say stands above")
     times = [
         one for number in range(processes) for one in json.loads((folder / f"{number}.json").read_text())
     ]

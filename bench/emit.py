@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from children import forked
+from children import forks
 from figures import Numbers, Table, centiles, run, told
 from nginx import Nginx
 from openlineage.client.constants import __version__ as client_version
@@ -127,15 +127,12 @@ def at_once(
         (folder / f"{number}.json").write_text(json.dumps({"wall": wall, "cpu": cpu}))
 
     folder.mkdir()
-    pids = [forked(lambda number=number: emit_all(number)) for number in range(processes)]  # type: ignore[misc]
-    os.close(waiting)
-    time.sleep(1.0)
-    began = time.monotonic()
-    os.close(starting)
-    failed = [pid for pid in pids if os.waitpid(pid, 0)[1]]
+    with forks(emit_all, processes):
+        os.close(waiting)
+        time.sleep(1.0)
+        began = time.monotonic()
+        os.close(starting)
     took = time.monotonic() - began
-    if failed:
-        raise SystemExit(f"{len(failed)} of {processes} processes failed; what they say stands above")
     times: dict[str, list[float]] = {"wall": [], "cpu": []}
     for number in range(processes):
         for kind, values in json.loads((folder / f"{number}.json").read_text()).items():
