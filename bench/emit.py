@@ -22,6 +22,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,7 @@ def at_once(
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     folder = options.folder
-    with Nginx() as nginx:
+    with Nginx() as nginx, ExitStack() as stack:
         result: dict[str, Any] = {
             "python": platform.python_version(),
             "openlineage-python": client_version,
@@ -161,17 +162,20 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             "at once": {},
         }
         for label, block in (("turns of 250 emits", 250), ("turns of one emit", 1)):
+            outboxes = folder / str(block)
+            stack.callback(stop, OutboxFiles(outboxes / "auto"), 30)
             with told(f"side by side, {label}"):
-                found = side_by_side(folder / str(block), nginx.url, options.rounds, block)
+                found = side_by_side(outboxes, nginx.url, options.rounds, block)
                 result["side by side"][label] = found
         for label, relay, pace in (
             ("paced, relay: external", "external", options.pace),
             ("paced, relay: auto", "auto", options.pace),
             ("tight loop, relay: external", "external", None),
         ):
+            outboxes = folder / label.replace(" ", "-")
+            stack.callback(stop, OutboxFiles(outboxes / "outbox"), 30)
             with told(f"{options.processes} processes at once, {label}"):
-                outbox = folder / label.replace(" ", "-")
-                found = at_once(outbox, nginx.url, relay, options.processes, options.events, pace)
+                found = at_once(outboxes, nginx.url, relay, options.processes, options.events, pace)
                 result["at once"][label] = found
     return result
 
