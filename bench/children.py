@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -165,16 +166,41 @@ def status_when(
     return found
 
 
-def forked(function: Callable[[], object]) -> int:
-    """Do something in a child; its process id."""
+@contextmanager
+def forks(function: Callable[[int], object], many: int) -> Iterator[None]:
+    """Forked processes that each do something, given their number; at the end they are waited for.
+
+    Raises:
+        SystemExit: some have failed.
+    """
+    left: list[int] = []
+    failed = 0
+    try:
+        for number in range(many):
+            left.append(_forked(function, number))
+        yield
+        while left:
+            failed += os.waitpid(left[-1], 0)[1] != 0
+            left.pop()
+    finally:
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    if failed:
+        raise SystemExit(f"{failed} of {many} processes failed; what they say stands above")
+
+
+def _forked(function: Callable[[int], object], number: int) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            function()
+            function(number)
             status = 0
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(status)
     return pid

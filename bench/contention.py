@@ -20,7 +20,7 @@ from typing import Any
 
 import apsw
 import feed
-from children import forked, transport
+from children import forks, transport
 from figures import Numbers, Table, centiles, run, told
 
 from keepline.config import Settings
@@ -47,14 +47,20 @@ def to_journal(folder: Path) -> Append:
 def to_sqlite(folder: Path) -> Append:
     connection = apsw.Connection(str(folder / "outbox.db"))
     connection.set_busy_timeout(_BUSY_MS)
-    connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "normal")
-    connection.execute("CREATE TABLE IF NOT EXISTS event (id INTEGER PRIMARY KEY, run_key TEXT, body BLOB)")
 
     def append(event: Event) -> None:
         connection.execute("INSERT INTO event (run_key, body) VALUES (?, ?)", (event.run_key, event.body))
 
     return append
+
+
+def make_sqlite(folder: Path) -> None:
+    """Make the database: SQLite turns on WAL for one process, and refuses others that try at that moment."""
+    connection = apsw.Connection(str(folder / "outbox.db"))
+    connection.pragma("journal_mode", "wal")
+    connection.execute("CREATE TABLE event (id INTEGER PRIMARY KEY, run_key TEXT, body BLOB)")
+    connection.close()
 
 
 KINDS = {OURS: to_journal, PEER: to_sqlite}
@@ -63,6 +69,8 @@ KINDS = {OURS: to_journal, PEER: to_sqlite}
 def at_once(folder: Path, kind: str, processes: int, many: int, pace: float) -> dict[str, Any]:
     """Processes that append at the same time: microseconds of each append, and how long all took."""
     folder.mkdir(parents=True)
+    if kind == PEER:
+        make_sqlite(folder)
     ready, ready_end = os.pipe()
     waiting, starting = os.pipe()
 
@@ -73,6 +81,8 @@ def at_once(folder: Path, kind: str, processes: int, many: int, pace: float) -> 
         append(first)
         times = []
         os.write(ready_end, b".")
+        # When all have, whether they are ready or dead, the others' start is no longer waited for.
+        os.close(ready_end)
         os.read(waiting, 1)
         # So that they don't keep step with one another.
         turn = time.monotonic() + pace * number / processes
@@ -85,19 +95,16 @@ def at_once(folder: Path, kind: str, processes: int, many: int, pace: float) -> 
             times.append((time.perf_counter_ns() - began) / 1000)
         (folder / f"{number}.json").write_text(json.dumps(times))
 
-    pids = [forked(lambda number=number: append_all(number)) for number in range(processes)]  # type: ignore[misc]
-    os.close(waiting)
-    os.close(ready_end)
-    there = 0
-    while there < processes and (said := os.read(ready, processes)):
-        there += len(said)
-    began = time.perf_counter()
-    os.close(starting)
-    failed = [pid for pid in pids if os.waitpid(pid, 0)[1]]
+    with forks(append_all, processes):
+        os.close(waiting)
+        os.close(ready_end)
+        there = 0
+        while there < processes and (said := os.read(ready, processes)):
+            there += len(said)
+        began = time.perf_counter()
+        os.close(starting)
     took = time.perf_counter() - began
     os.close(ready)
-    if failed:
-        raise SystemExit(f"{kind}: {len(failed)} of {processes} processes failed; what they say stands above")
     times = [
         one for number in range(processes) for one in json.loads((folder / f"{number}.json").read_text())
     ]

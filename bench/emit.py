@@ -22,10 +22,11 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from children import forked
+from children import forks
 from figures import Numbers, Table, centiles, run, told
 from nginx import Nginx
 from openlineage.client.constants import __version__ as client_version
@@ -127,13 +128,11 @@ def at_once(
         (folder / f"{number}.json").write_text(json.dumps({"wall": wall, "cpu": cpu}))
 
     folder.mkdir()
-    pids = [forked(lambda number=number: emit_all(number)) for number in range(processes)]  # type: ignore[misc]
-    os.close(waiting)
-    time.sleep(1.0)
-    began = time.monotonic()
-    os.close(starting)
-    for pid in pids:
-        os.waitpid(pid, 0)
+    with forks(emit_all, processes):
+        os.close(waiting)
+        time.sleep(1.0)
+        began = time.monotonic()
+        os.close(starting)
     took = time.monotonic() - began
     times: dict[str, list[float]] = {"wall": [], "cpu": []}
     for number in range(processes):
@@ -149,7 +148,7 @@ def at_once(
 
 def measured(options: argparse.Namespace) -> dict[str, Any]:
     folder = options.folder
-    with Nginx() as nginx:
+    with Nginx() as nginx, ExitStack() as stack:
         result: dict[str, Any] = {
             "python": platform.python_version(),
             "openlineage-python": client_version,
@@ -163,17 +162,20 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             "at once": {},
         }
         for label, block in (("turns of 250 emits", 250), ("turns of one emit", 1)):
+            outboxes = folder / str(block)
+            stack.callback(stop, OutboxFiles(outboxes / "auto"), 30)
             with told(f"side by side, {label}"):
-                found = side_by_side(folder / str(block), nginx.url, options.rounds, block)
+                found = side_by_side(outboxes, nginx.url, options.rounds, block)
                 result["side by side"][label] = found
         for label, relay, pace in (
             ("paced, relay: external", "external", options.pace),
             ("paced, relay: auto", "auto", options.pace),
             ("tight loop, relay: external", "external", None),
         ):
+            outboxes = folder / label.replace(" ", "-")
+            stack.callback(stop, OutboxFiles(outboxes / "outbox"), 30)
             with told(f"{options.processes} processes at once, {label}"):
-                outbox = folder / label.replace(" ", "-")
-                found = at_once(outbox, nginx.url, relay, options.processes, options.events, pace)
+                found = at_once(outboxes, nginx.url, relay, options.processes, options.events, pace)
                 result["at once"][label] = found
     return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -74,6 +75,8 @@ def run(
         known_as = name.replace("-", "_")
         if getattr(options, known_as) is None:
             setattr(options, known_as, quick if options.quick else default)
+    # So that a benchmark that is told to end takes what it has started with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="keepline-bench-", dir=options.folder) as folder:
         options.folder = Path(folder)
         result = measured(options)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -40,10 +41,16 @@ HERE = Path(__file__).resolve().parent
 def measured(name: str, words: list[str]) -> Any:
     """The figures of one benchmark, run in a process of its own."""
     command = [sys.executable, str(HERE / f"{name}.py"), "--json", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    if done.returncode:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            text, _ = process.communicate()
+        except BaseException:
+            # Not killed: it ends what it has started first.
+            process.terminate()
+            raise
+    if process.returncode:
         raise SystemExit(f"the benchmark {name} has failed; why stands above")
-    return json.loads(done.stdout)
+    return json.loads(text)
 
 
 def main() -> None:
@@ -59,6 +66,7 @@ def main() -> None:
     kept = options.into / "results.json"
     results: dict[str, Any] = json.loads(kept.read_text()) if options.names and kept.exists() else {}
     words = ["--quick"] * options.quick + (["--folder", options.folder] if options.folder else [])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
     for number, name in enumerate(names, 1):
         print(f"{number} of {len(names)}: {name}", file=sys.stderr, flush=True)
