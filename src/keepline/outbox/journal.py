@@ -69,21 +69,28 @@ class Producer:
             OutboxLocked: a lock was held for too long.
         """
         try:
-            record = encode(event, time.time_ns())
-            try:
-                handle = self._spare.pop()
-            except IndexError:
-                handle = _Handle(self.files, self._segment_bytes)
-            try:
-                return handle.append(record, self._lock_timeout)
-            finally:
-                if len(self._spare) < _MOST_SPARE:
-                    self._spare.append(handle)
-                else:
-                    handle.close()
+            return self.put(encode(event, time.time_ns()))
         except (EventError, OutboxError):
             refusals.count(self.files)
             raise
+
+    def put(self, record: bytes) -> bool:
+        """As :meth:`append`, of a record; one that can't be written isn't counted.
+
+        Args:
+            record: what to append.
+        """
+        try:
+            handle = self._spare.pop()
+        except IndexError:
+            handle = _Handle(self.files, self._segment_bytes)
+        try:
+            return handle.append(record, self._lock_timeout)
+        finally:
+            if len(self._spare) < _MOST_SPARE:
+                self._spare.append(handle)
+            else:
+                handle.close()
 
     def close(self) -> None:
         """Close the segment; an append afterwards opens it again."""

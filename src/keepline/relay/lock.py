@@ -35,6 +35,7 @@ class RelayInfo:
         salt: of the digest.
         digest: of its settings; see :meth:`keepline.config.Settings.digest`.
         inline: whether it is a thread of a process that has other work, and ends with that.
+        foreground: whether somebody runs it as ``keepline relay``, and so has to restart it.
     """
 
     pid: int
@@ -44,6 +45,7 @@ class RelayInfo:
     salt: str
     digest: str
     inline: bool = False
+    foreground: bool = False
 
     def serves(self, settings: Settings) -> bool:
         """Whether that relay is of this version and has these settings."""
@@ -134,16 +136,19 @@ class RelayLock:
         os.close(fd)
         return cls.take(files)
 
-    def announce(self, settings: Settings, *, inline: bool = False) -> None:
+    def announce(self, settings: Settings, *, inline: bool = False, foreground: bool = False) -> None:
         """Write down which process holds it.
 
         Args:
             settings: of the relay.
             inline: whether the relay is a thread of a process that has other work.
+            foreground: whether somebody runs it as ``keepline relay``.
         """
         salt = secrets.token_hex(8)
         digest = settings.digest(salt)
-        info = RelayInfo(os.getpid(), this_place(), __version__, time.time(), salt, digest, inline)
+        info = RelayInfo(
+            os.getpid(), this_place(), __version__, time.time(), salt, digest, inline, foreground
+        )
         self._tell(json.dumps(asdict(info)))
 
     def _tell(self, text: str) -> None:
