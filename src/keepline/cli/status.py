@@ -82,8 +82,8 @@ def _print(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None
         shown.print(f"refused {found.refused} events could not be appended and are lost", style="red")
     if found.damaged:
         shown.print(
-            f"damaged {several(len(found.damaged), 'file')} set aside in {files.damaged}; see what can be saved "
-            "of them, then delete them",
+            f"damaged {several(len(found.damaged), 'file')} set aside in {files.damaged}; see what can be "
+            "saved of them, then delete them",
             style="red",
             soft_wrap=True,
         )
