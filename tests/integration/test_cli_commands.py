@@ -197,7 +197,8 @@ def test_status_tells_of_a_destination_that_is_configured_no_more(
         "`keepline forget old`\n"
     ) in text
     assert said(keepline("flush", "--outbox", outbox)) == (
-        "everything is delivered or dead; 1 for old wait until it is configured again (or `keepline forget`)\n"
+        "everything is delivered or dead; "
+        "1 for old wait until it is configured again (or `keepline forget`)\n"
     )
 
 
@@ -315,7 +316,10 @@ def test_stop_leaves_alone_what_has_the_relay_s_number_elsewhere(
 
 def test_flush_of_an_outbox_that_isn_t_there_yet(keepline: Keepline, outbox: Path) -> None:
     settings = configured(outbox, {"a": leg("http://127.0.0.1:1")})
-    assert said(keepline("flush", OPENLINEAGE__TRANSPORT=settings)) == f"nothing waits: there is no outbox at {outbox}\n"
+    assert (
+        said(keepline("flush", OPENLINEAGE__TRANSPORT=settings))
+        == f"nothing waits: there is no outbox at {outbox}\n"
+    )
     assert not outbox.exists()
 
 
