@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 import click
@@ -23,6 +24,8 @@ EXIT_WAITS = 3
 EXIT_DEAD = 4
 """Something was given up."""
 
+_TAKES_OVER = 0.5
+
 
 def runs(files: OutboxFiles) -> bool:
     """Whether a relay runs, or is just starting.
@@ -34,6 +37,31 @@ def runs(files: OutboxFiles) -> bool:
         return running(files) is not None
     except RelayError:
         return True
+
+
+class RelayGone:
+    """Looks whether no relay runs any more; one that has just been started lets go of its lock for a moment.
+
+    Args:
+        files: the outbox.
+
+    Attributes:
+        seen: whether that was so at the last look.
+    """
+
+    def __init__(self, files: OutboxFiles) -> None:
+        self.seen = False
+        self._files = files
+        self._since: float | None = None
+
+    def __call__(self) -> bool:
+        """Look."""
+        if runs(self._files):
+            self._since = None
+        elif self._since is None:
+            self._since = time.monotonic()
+        self.seen = self._since is not None and time.monotonic() - self._since > _TAKES_OVER
+        return self.seen
 
 
 def start_relay(settings: Settings | None) -> None:
@@ -79,12 +107,11 @@ def wait_applied(files: OutboxFiles, asked: Asked | None, timeout: float) -> Non
     """
     if asked is None or is_applied(files, asked):
         return
-    if not runs(files):
-        click.echo(
-            "no relay runs, and none is started from here; the next one does it (`keepline relay`)", err=True
-        )
-    elif wait_until(files, lambda: is_applied(files, asked), timeout):
+    gone = RelayGone(files)
+    if wait_until(files, lambda: is_applied(files, asked), timeout, unless=gone):
         return
+    if gone.seen:
+        click.echo(f"no relay runs; the next one does it (see `keepline relay`, {files.relay_log})", err=True)
     else:
         click.echo(f"the relay has not come to it within {timeout:g} s; it will", err=True)
     raise SystemExit(EXIT_WAITS)

@@ -135,9 +135,9 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
-        raise click.ClickException(f"{question}: nobody is there to ask; say --yes if that is meant")
-    click.confirm(question, abort=True, err=True)
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise click.ClickException(f"{question}? Nobody is there to ask; say --yes if that is meant")
+    click.confirm(f"{question}?", abort=True, err=True)
 
 
 def age(seconds: float | None) -> str:

@@ -120,12 +120,13 @@ def show(outbox: str | None, ids: tuple[str, ...], as_json: bool) -> None:
 
 
 def _letters(files: OutboxFiles, ids: tuple[str, ...]) -> list[DeadLetter]:
-    letters = []
-    for destination, events in parsed(ids).items():
+    letters: dict[tuple[int, str], DeadLetter] = {}
+    named = parsed(ids)
+    for destination, events in named.items():
         found, _ = dead_letters(files, [destination], Selection(DEAD, events=events), len(events))
         see_that_all_are_there(destination, events, {one.event for one in found})
-        letters += found[::-1]
-    return letters
+        letters.update({(one.event, destination): one for one in found})
+    return [letters[event, destination] for destination, events in named.items() for event in events]
 
 
 def _read(body: bytes | None) -> object:

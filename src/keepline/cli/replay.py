@@ -32,6 +32,7 @@ _STATES = {
     "discarded": frozenset({DeliveryState.DISCARDED}),
     "all": frozenset({DeliveryState.DELIVERED, DeliveryState.DEAD}),
 }
+_NO_FILTER = (None, None, None, None, "all")
 
 
 @click.command()
@@ -79,7 +80,8 @@ def replay(
     """Deliver events again, in the order of appending, as far back as the outbox keeps them.
 
     A destination that is new in the configuration gets what came before it: `--destination NEW --from 2d`.
-    Asks first when a receiver would see a run begin again whose end it was told (--yes doesn't ask).
+    Asks first when a receiver would see a run begin again whose end it was told, and when nothing says which
+    events are meant.
 
     Exits with status 3 when something still waits at the end, and 4 when something was refused again.
     """
@@ -87,7 +89,7 @@ def replay(
     settings = settings_for(outbox)
     manner = Manner(dry_run=dry_run, yes=yes, wait=wait, timeout=timeout, as_json=as_json)
     names = _destinations(files, settings, destinations, manner)
-    if not dry_run and names and (run, job, since, until, state) == (None, None, None, None, "all"):
+    if names and not dry_run and not destinations and (run, job, since, until, state) == _NO_FILTER:
         confirm(f"this replays every event that is kept to {', '.join(names)}; go on", yes=yes)
     selection = Selection(
         _STATES[state],

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from keepline.cli.asking import EXIT_DEAD, EXIT_WAITS, give, wait_applied
+from keepline.cli.asking import EXIT_DEAD, EXIT_WAITS, RelayGone, give, wait_applied
 from keepline.cli.common import confirm
-from keepline.cli.printing import console, job, several, table
+from keepline.cli.printing import console, job, plain, several, table
 from keepline.cli.waiting import progress, wait_until
 from keepline.cli.when import clock
 from keepline.config import Settings
 from keepline.outbox.commands import Replay
+from keepline.outbox.destinations import known_destinations
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.selection import Chosen, ends_of, pending_of
 
@@ -61,31 +63,38 @@ def replay_chosen(
     if not manner.as_json:
         _show(wanted, manner)
     if not wanted or manner.dry_run:
-        _say(manner, wanted, {})
+        _say(files, manner, wanted, {})
         return
     _warn(wanted, yes=manner.yes)
-    ends: dict[str, dict[str, int]] = {}
-    with progress() as shown:
-        task = shown.add_task("asking", total=sum(len(one.events) for one in wanted))
-        asked = give(files, settings, _commands(wanted, lambda count: shown.advance(task, count)))
-        if manner.wait and asked is not None:
-            wait_applied(files, asked, manner.timeout)
-            left = dict.fromkeys((one.destination for one in wanted), 0)
-            shown.reset(task, description="delivering", total=shown.tasks[task].total)
-
-            def done() -> bool:
-                for one in wanted:
-                    left[one.destination] = pending_of(files, one.destination, one.events)
-                shown.update(task, completed=sum(len(one.events) for one in wanted) - sum(left.values()))
-                return not any(left.values())
-
-            wait_until(files, done, manner.timeout)
-            ends = {one.destination: dict(ends_of(files, one.destination, one.events)) for one in wanted}
-    _say(manner, wanted, ends)
+    ends = _carry_out(files, settings, wanted, manner)
+    _say(files, manner, wanted, ends)
     if any(one.get("pending") for one in ends.values()):
         raise SystemExit(EXIT_WAITS)
     if any(one.get("dead") for one in ends.values()):
         raise SystemExit(EXIT_DEAD)
+
+
+def _carry_out(
+    files: OutboxFiles, settings: Settings | None, wanted: list[Chosen], manner: Manner
+) -> dict[str, dict[str, int]]:
+    """Give the commands, and wait if that is wanted; what came of it, by destination and state."""
+    total = sum(len(one.events) for one in wanted)
+    deadline = time.monotonic() + manner.timeout
+    with progress() as shown:
+        task = shown.add_task("asking", total=total)
+        asked = give(files, settings, _commands(wanted, lambda count: shown.advance(task, count)))
+        if not manner.wait:
+            return {}
+        wait_applied(files, asked, manner.timeout)
+        shown.reset(task, description="delivering", total=total)
+
+        def done() -> bool:
+            waiting = sum(pending_of(files, one.destination, one.events) for one in wanted)
+            shown.update(task, completed=total - waiting)
+            return not waiting
+
+        wait_until(files, done, max(deadline - time.monotonic(), 0.0), unless=RelayGone(files))
+    return {one.destination: dict(ends_of(files, one.destination, one.events)) for one in wanted}
 
 
 def _commands(wanted: list[Chosen], given: Callable[[int], None]) -> Iterator[Replay]:
@@ -130,7 +139,7 @@ def _show(wanted: list[Chosen], manner: Manner) -> None:
         click.echo("nothing was replayed")
 
 
-def _say(manner: Manner, wanted: list[Chosen], ends: dict[str, dict[str, int]]) -> None:
+def _say(files: OutboxFiles, manner: Manner, wanted: list[Chosen], ends: dict[str, dict[str, int]]) -> None:
     if manner.as_json:
         click.echo(json.dumps(_document(manner, wanted, ends), indent=2))
         return
@@ -138,11 +147,13 @@ def _say(manner: Manner, wanted: list[Chosen], ends: dict[str, dict[str, int]]) 
         return
     if not ends:
         click.echo("asked; the relay delivers it in its turn (`keepline status`)")
+    known = known_destinations(files) if ends else {}
     for name, states in ends.items():
         told = ", ".join(
             f"{count} {state if state != 'none' else 'no more known'}" for state, count in states.items()
         )
-        click.echo(f"{name}: {told}")
+        why = known[name].why if "pending" in states and name in known else ""
+        click.echo(f"{name}: {told}" + (f"; it is {plain(why)}" if why else ""))
 
 
 def _document(manner: Manner, wanted: list[Chosen], ends: dict[str, dict[str, int]]) -> dict[str, Any]:

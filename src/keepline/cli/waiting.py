@@ -23,15 +23,19 @@ from keepline.relay.bell import hang
 _BETWEEN_LOOKS = 0.05
 # Looking takes at most this part of the time.
 _LOOKING = 0.1
+_UNLESS_EVERY = 1.0
 
 
-def wait_until(files: OutboxFiles, done: Callable[[], bool], timeout: float) -> bool:
+def wait_until(
+    files: OutboxFiles, done: Callable[[], bool], timeout: float, *, unless: Callable[[], bool] | None = None
+) -> bool:
     """Wait until something has come true that a change of the journal or the ledger brings about.
 
     Args:
         files: the outbox.
         done: looks.
         timeout: longest wait, seconds.
+        unless: looks once a second for what makes waiting vain and rings no bell, such as the relay's end.
 
     Returns:
         whether it has come true.
@@ -58,7 +62,9 @@ def wait_until(files: OutboxFiles, done: Callable[[], bool], timeout: float) -> 
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                for key, _ in selector.select(left):
+                if unless is not None and unless():
+                    return False
+                for key, _ in selector.select(left if unless is None else min(left, _UNLESS_EVERY)):
                     key.data.silence()
                 # Looking can itself ring, where no relay has the ledger open: not more often than this.
                 left = max(deadline - time.monotonic(), 0.0)

@@ -18,12 +18,14 @@ class Known:
         active: whether the relay that ran last had it.
         pending: deliveries that wait.
         dead: dead letters.
+        why: its lane's state and the reason, where it isn't open.
     """
 
     name: str
     active: bool
     pending: int
     dead: int
+    why: str = ""
 
 
 def known_destinations(files: OutboxFiles) -> dict[str, Known]:
@@ -39,10 +41,11 @@ def known_destinations(files: OutboxFiles) -> dict[str, Known]:
         rows = db.execute(
             "SELECT name, active, "
             "(SELECT count(*) FROM delivery WHERE destination = destination.id AND state = 0), "
-            "(SELECT count(*) FROM delivery WHERE destination = destination.id AND state = 2) "
+            "(SELECT count(*) FROM delivery WHERE destination = destination.id AND state = 2), "
+            "CASE WHEN reason <> '' THEN state || ': ' || reason ELSE '' END "
             "FROM destination ORDER BY name"
         ).fetchall()
     return {
-        name: Known(name, bool(active), pending, dead)
-        for name, active, pending, dead in cast("list[tuple[str, int, int, int]]", rows)
+        name: Known(name, bool(active), pending, dead, why)
+        for name, active, pending, dead, why in cast("list[tuple[str, int, int, int, str]]", rows)
     }
