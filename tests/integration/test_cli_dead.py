@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -113,6 +114,8 @@ def test_show_tells_all_that_is_kept_with_the_event(keepline: Keepline, three_de
     found = document(keepline("dead", "show", "--json", "2@a", "1@a", "--outbox", three_dead))["dead"]
     assert [one["id"] for one in found] == ["2@a", "1@a"]
     assert found[0]["body"]["run"] == {"runId": run(2)}
+    raw = said(keepline("dead", "show", "--raw", "3@a", "1@a", "--outbox", three_dead))
+    assert [json.loads(line)["job"]["name"] for line in raw.splitlines()] == ["3:START", "1:START"]
 
 
 @pytest.mark.parametrize(

@@ -88,12 +88,21 @@ def _document(one: DeadLetter) -> dict[str, Any]:
 @dead.command()
 @outbox_option
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option(
+    "--raw", is_flag=True, help="Only the events, byte for byte as they were appended, each on a line."
+)
 @json_option
 @plain_errors
-def show(outbox: str | None, ids: tuple[str, ...], as_json: bool) -> None:
+def show(outbox: str | None, ids: tuple[str, ...], raw: bool, as_json: bool) -> None:
     """Show all that is kept of dead letters, with their events."""
     files = find_outbox(outbox)
     found = [(one, body_of_event(files, one.event)) for one in _letters(files, ids)]
+    if raw:
+        for one, body in found:
+            if body is None:
+                raise click.ClickException(f"the event of {one.ident} is damaged or gone")
+            click.echo(body)
+        return
     if as_json:
         documents = [{**_document(one), "body": _read(body)} for one, body in found]
         click.echo(json.dumps({"dead": documents}, indent=2))

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import click
 
-from keepline.cli.asking import EXIT_DEAD, EXIT_WAITS
+from keepline.cli.asking import EXIT_DEAD, EXIT_WAITS, runs
 from keepline.cli.common import age, find_outbox, json_option, outbox_option, plain_errors
 from keepline.cli.printing import job, plain, several
 from keepline.cli.waiting import looking
@@ -47,6 +47,8 @@ def trace(outbox: str | None, run_id: str | None, wanted: str | None, limit: int
     elif found.runs:
         for line in _lines(found):
             click.echo(line)
+        if _status(found) == EXIT_WAITS and not runs(files):
+            click.echo("no relay runs; `keepline flush` starts one")
     if not found.runs:
         what = f"run {plain(run_id)}" if run_id is not None else f"job {plain(wanted or '')}"
         since = "no event at all" if found.known_since is None else f"events since {clock(found.known_since)}"
