@@ -15,6 +15,7 @@ from tests.support_relay import Process, append, settled, status_of, transport, 
 
 Keepline = Callable[..., Process]
 
+EVENT_TIME = "2026-01-01T00:00:00Z"
 RUN = "00000000-0000-4000-8000-{:012d}"
 
 
@@ -40,7 +41,12 @@ def emit(outbox: Path, *events: str, job: str = "etl") -> None:
     try:
         for each in events:
             number, _, event_type = each.partition(":")
-            body = {"eventType": event_type, "run": {"runId": run(number)}, "job": {"name": each}}
+            body = {
+                "eventTime": EVENT_TIME,
+                "eventType": event_type,
+                "run": {"runId": run(number)},
+                "job": {"name": each},
+            }
             producer.append(Event(json.dumps(body).encode(), run(number), event_type, "tests", job))
     finally:
         producer.close()

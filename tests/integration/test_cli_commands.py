@@ -303,6 +303,7 @@ def test_stop_leaves_alone_what_has_the_relay_s_number_elsewhere(
         "started_at": 1.0,
         "salt": "",
         "digest": "",
+        "what a newer version tells": 1,
     }
     os.pwrite(lock.fd, json.dumps(info).encode().ljust(1024), 0)
     text = said(keepline("stop", "--outbox", outbox), status=1)

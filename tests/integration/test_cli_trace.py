@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support_cli import Keepline, document, emit, run, said, wait_settled
+from tests.support_cli import EVENT_TIME, Keepline, document, emit, run, said, wait_settled
 from tests.support_relay import leg, status_of, until
 
 from keepline.demo.destination import RecordingDestination
@@ -34,10 +34,10 @@ def test_a_run_that_arrived_everywhere(
     text = said(keepline("trace", run(1), "--outbox", outbox))
     expected = [
         f"run {run(1)}  job tests/etl",
-        rf"  START     appended {TIME}  event 1",
+        rf"  START     {EVENT_TIME}, appended {TIME}, event 1",
         rf"    a      delivered {TIME}, 1 try, HTTP 201",
         rf"    other  delivered {TIME}, 1 try, HTTP 201",
-        rf"  COMPLETE  appended {TIME}  event 3",
+        rf"  COMPLETE  {EVENT_TIME}, appended {TIME}, event 3",
         rf"    a      delivered {TIME}, 1 try, HTTP 201",
         rf"    other  delivered {TIME}, 1 try, HTTP 201",
         rf"the outbox knows events since {TIME}",
@@ -49,6 +49,7 @@ def test_a_run_that_arrived_everywhere(
     (one,) = found["runs"]
     assert (one["run"], one["job_namespace"], one["job_name"]) == (run(1), "tests", "etl")
     assert [event["event"] for event in one["events"]] == [1, 3]
+    assert {event["event_time"] for event in one["events"]} == {EVENT_TIME}
     delivery = one["events"][0]["deliveries"][0]
     assert delivery.keys() == {
         "destination", "state", "attempts", "status", "answer", "first_at", "ended_at", "why",
@@ -92,7 +93,7 @@ def test_a_run_with_a_dead_letter_until_that_is_discarded(
 def test_events_that_are_in_the_journal_still(keepline: Keepline, outbox: Path) -> None:
     emit(outbox, "1:START")
     text = said(keepline("trace", run(1), "--outbox", outbox), status=3)
-    assert re.search(rf"^  START     appended {TIME}  in the journal$", text, re.MULTILINE)
+    assert re.search(rf"^  START     {EVENT_TIME}, appended {TIME}, in the journal$", text, re.MULTILINE)
     assert re.search(r"^    pending: no relay has taken it in yet, for \d+ s$", text, re.MULTILINE)
     assert text.endswith("no relay runs; `keepline flush` starts one\n")
 

@@ -17,7 +17,8 @@ from keepline.event import Event
 from keepline.outbox.archive import archived_numbers
 from keepline.outbox.asking import ask, is_applied
 from keepline.outbox.commands import Discard, Replay, Resume, from_json
-from keepline.outbox.dead import DEAD, body_of_event, dead_letters
+from keepline.outbox.contents import body_of_event
+from keepline.outbox.dead import DEAD, dead_letters
 from keepline.outbox.delivery import DeliveryState, Ended
 from keepline.outbox.destinations import Known, known_destinations
 from keepline.outbox.files import OutboxFiles

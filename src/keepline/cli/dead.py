@@ -14,7 +14,8 @@ from keepline.cli.dead_replay import replay
 from keepline.cli.letters import filters, parsed, see_that_all_are_there, see_that_known, selection_of
 from keepline.cli.printing import console, job, plain, table
 from keepline.cli.when import clock
-from keepline.outbox.dead import DEAD, DeadLetter, body_of_event, dead_letters
+from keepline.outbox.contents import body_of_event
+from keepline.outbox.dead import DEAD, DeadLetter, dead_letters
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.selection import Selection
 

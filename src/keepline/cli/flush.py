@@ -41,7 +41,7 @@ def flush(outbox: str | None, timeout: float) -> None:
     if left.waiting:
         click.echo(f"{left.waiting} events wait for a relay to take them in{none}")
     if left.commands:
-        click.echo(f"{several(left.commands, 'command')} wait for a relay to apply them{none}")
+        click.echo(f"{several(left.commands, 'command')} not applied yet{none}")
     click.echo(f"not everything is delivered after {timeout:g} s; it stays in the outbox" + _orphans(left))
     raise SystemExit(EXIT_WAITS)
 

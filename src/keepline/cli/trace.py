@@ -74,7 +74,9 @@ def _lines(found: Trace) -> Iterator[str]:
         yield f"run {plain(run.run)}  job {job(run.job_namespace, run.job_name)}"
         for event in run.events:
             name = "in the journal" if event.event is None else f"event {event.event}"
-            yield f"  {plain(event.event_type) or '-':<9} appended {clock(event.appended_at)}  {name}"
+            happened = f" {plain(event.event_time)}," if event.event_time else ""
+            kind = plain(event.event_type) or "-"
+            yield f"  {kind:<9}{happened} appended {clock(event.appended_at)}, {name}"
             yield from _deliveries(event)
     since = clock(found.known_since)
     yield f"the outbox knows events since {since}"

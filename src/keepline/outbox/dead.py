@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import apsw
 
-from keepline.outbox.bodies import Bodies, Place
 from keepline.outbox.delivery import DeliveryState
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.selection import Selection, clause
@@ -100,31 +99,3 @@ def _letter(destination: str, row: tuple[Any, ...]) -> DeadLetter:
     return DeadLetter(
         destination, event, status, answer, attempts, first_at, ended_at or 0.0, appended_at / 1e9, *texts
     )
-
-
-def body_of_event(files: OutboxFiles, event: int) -> bytes | None:
-    """The JSON of an event; ``None`` when it is damaged or gone.
-
-    Args:
-        files: the outbox.
-        event: its id.
-
-    Raises:
-        OutboxError: the outbox can't be read.
-    """
-    with snapshot(files) as db:
-        rows = db.execute(
-            "SELECT segment, position, length, body FROM event LEFT JOIN body ON body.event = event.id "
-            "WHERE event.id = ?",
-            (event,),
-        ).fetchall()
-    if not rows:
-        return None
-    segment, position, length, body = cast("tuple[Any, ...]", rows[0])
-    if segment is None:
-        return cast("bytes | None", body)
-    bodies = Bodies(files)
-    try:
-        return bodies.read([Place(segment, position, length)])[0]
-    finally:
-        bodies.close()

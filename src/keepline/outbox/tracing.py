@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import apsw
 
+from keepline.errors import EventError
+from keepline.event import parse
+from keepline.outbox.bodies import Bodies
+from keepline.outbox.contents import read_body
 from keepline.outbox.delivery import DeliveryState
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.snapshot import snapshot
@@ -49,12 +53,14 @@ class TracedEvent:
     Args:
         event: its id; ``None`` while it is in the journal, and not taken in by a relay yet.
         event_type: ``START`` and so on.
+        event_time: when it happened, as it says itself; empty where it can't be read.
         appended_at: s since 1970.
         deliveries: what became of it, by destination.
     """
 
     event: int | None
     event_type: str
+    event_time: str
     appended_at: float
     deliveries: tuple[TracedDelivery, ...]
 
@@ -93,6 +99,19 @@ class Trace:
         return {one.state for run in self.runs for event in run.events for one in event.deliveries}
 
 
+class _Row(NamedTuple):
+    id: int
+    segment: int | None
+    position: int | None
+    length: int | None
+    taken_in: int
+    event_type: str
+    appended_at: int
+    run_key: str
+    job_namespace: str
+    job_name: str
+
+
 @dataclass(frozen=True)
 class _Lane:
     ident: int
@@ -125,19 +144,29 @@ def trace(files: OutboxFiles, *, run: str | None = None, job: str | None = None,
             ).fetchall()
             keys = [str(row[0]) for row in cast("list[tuple[str]]", found)]
         rows = db.execute(
-            "SELECT id, event_type, appended_at, run_key, job_namespace, job_name, taken_in FROM known "
+            "SELECT id, segment, position, length, taken_in, event_type, appended_at, run_key, "
+            "job_namespace, job_name FROM known "
             "WHERE run_key IN (SELECT value FROM json_each(?)) ORDER BY id",
             (json.dumps(keys),),
         ).fetchall()
-        events: dict[str, list[tuple[Any, ...]]] = {}
-        for row in cast("list[tuple[Any, ...]]", rows):
-            events.setdefault(row[3], []).append(row)
+        events: dict[str, list[_Row]] = {}
+        for row in map(_Row._make, cast("list[tuple[Any, ...]]", rows)):
+            events.setdefault(row.run_key, []).append(row)
         lanes = _lanes(db)
-        runs = [
-            TracedRun(key, events[key][-1][4], events[key][-1][5], tuple(_events(db, lanes, events[key])))
-            for key in keys
-            if key in events
-        ]
+        bodies = Bodies(files)
+        try:
+            runs = [
+                TracedRun(
+                    key,
+                    events[key][-1].job_namespace,
+                    events[key][-1].job_name,
+                    tuple(_events(db, bodies, lanes, events[key])),
+                )
+                for key in keys
+                if key in events
+            ]
+        finally:
+            bodies.close()
         oldest = db.execute("SELECT appended_at FROM known ORDER BY id LIMIT 1").get
     return Trace(tuple(runs), None if oldest is None else oldest / 1e9)
 
@@ -151,19 +180,31 @@ def _lanes(db: apsw.Connection) -> list[_Lane]:
     return lanes
 
 
-def _events(db: apsw.Connection, lanes: list[_Lane], rows: list[tuple[Any, ...]]) -> Iterator[TracedEvent]:
+def _events(
+    db: apsw.Connection, bodies: Bodies, lanes: list[_Lane], rows: list[_Row]
+) -> Iterator[TracedEvent]:
     for begin in range(0, len(rows), _TOGETHER):
         some = rows[begin : begin + _TOGETHER]
-        ids = json.dumps([row[0] for row in some if row[6]])
+        ids = json.dumps([row.id for row in some if row.taken_in])
         known = {lane.ident: _deliveries(db, lane, ids) for lane in lanes}
-        for event, event_type, appended_at, *_, taken_in in some:
-            if taken_in:
-                deliveries = [
-                    known[lane.ident].get(event) or TracedDelivery(lane.name, "none") for lane in lanes
-                ]
-            else:
-                deliveries = []
-            yield TracedEvent(event if taken_in else None, event_type, appended_at / 1e9, tuple(deliveries))
+        for row in some:
+            deliveries = [
+                known[lane.ident].get(row.id) or TracedDelivery(lane.name, "none") for lane in lanes
+            ]
+            yield TracedEvent(
+                row.id if row.taken_in else None,
+                row.event_type,
+                _event_time(read_body(db, bodies, *row[:4])),
+                row.appended_at / 1e9,
+                tuple(deliveries) if row.taken_in else (),
+            )
+
+
+def _event_time(body: bytes | None) -> str:
+    try:
+        return str(parse(body or b"").get("eventTime") or "")
+    except EventError:
+        return ""
 
 
 def _deliveries(db: apsw.Connection, lane: _Lane, events: str) -> dict[int, TracedDelivery]:

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from keepline import __version__
@@ -50,6 +50,9 @@ class RelayInfo:
     def serves(self, settings: Settings) -> bool:
         """Whether that relay is of this version and has these settings."""
         return self.version == __version__ and self.digest == settings.digest(self.salt)
+
+
+_TOLD = frozenset(field.name for field in fields(RelayInfo))
 
 
 def this_place() -> str:
@@ -201,6 +204,8 @@ def running(files: OutboxFiles) -> RelayInfo | None:
         text = os.pread(file.fd, _INFO_BYTES, 0)
     finally:
         file.close()
-    with suppress(ValueError, TypeError):
-        return RelayInfo(**json.loads(text))
+    with suppress(ValueError, TypeError, AttributeError):
+        told = json.loads(text).items()
+        # Another version's relay may tell more.
+        return RelayInfo(**{name: value for name, value in told if name in _TOLD})
     raise RelayError(f"a relay is just starting in {files.folder}; try again")
