@@ -116,6 +116,9 @@ def test_destinations_that_came_later_and_those_that_are_gone(
     text = said(keepline("trace", run(1), "--outbox", outbox), status=3)
     assert "    new  not for it: it wasn't configured then, or another destination took it\n" in text
     assert "    old  pending: it is out of the configuration" in text
+    # What no destination that is left was to get.
+    said(keepline("forget", "old", "--yes", "--outbox", outbox))
+    said(keepline("trace", run(1), "--outbox", outbox), status=4)
 
 
 def test_the_latest_runs_of_a_job(

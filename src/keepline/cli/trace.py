@@ -35,7 +35,7 @@ def trace(outbox: str | None, run_id: str | None, wanted: str | None, limit: int
     """Show what became of each event of a run, at each destination.
 
     Exits with status 0 when all of it is delivered, 1 when nothing is known of that run, 3 when something
-    still waits, and 4 when something is dead or was discarded.
+    still waits, and 4 when something will not arrive: it is dead, was discarded, or is for no destination.
     """
     if (run_id is None) == (wanted is None):
         raise click.UsageError("give a RUN_ID or --job")
@@ -58,13 +58,15 @@ def trace(outbox: str | None, run_id: str | None, wanted: str | None, limit: int
 
 
 def _status(found: Trace) -> int:
-    states = found.states()
     if not found.runs:
         return 1
-    if states & {"dead", "discarded"}:
-        return EXIT_DEAD
-    taken_in = all(event.event is not None for run in found.runs for event in run.events)
-    return 0 if taken_in and "pending" not in states else EXIT_WAITS
+    waits = False
+    for event in (event for run in found.runs for event in run.events):
+        states = {one.state for one in event.deliveries}
+        if event.event is not None and (states <= {"none"} or states & {"dead", "discarded"}):
+            return EXIT_DEAD
+        waits = waits or event.event is None or "pending" in states
+    return EXIT_WAITS if waits else 0
 
 
 def _lines(found: Trace) -> Iterator[str]:

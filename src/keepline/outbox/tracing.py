@@ -94,10 +94,6 @@ class Trace:
     runs: tuple[TracedRun, ...]
     known_since: float | None
 
-    def states(self) -> set[str]:
-        """Every state that a delivery is in."""
-        return {one.state for run in self.runs for event in run.events for one in event.deliveries}
-
 
 class _Row(NamedTuple):
     id: int
