@@ -216,6 +216,7 @@ def test_status_tells_of_a_relay_inside_a_program(
     with closing(client(outbox, {"a": leg(destination)}, relay="inline")) as emitting:
         emitting.emit(run_event("one"))
         relay = until(lambda: relay_of(outbox))
+        assert relay is not None
         text = said(keepline("status", "--outbox", outbox))
         assert f"relay   running, inside a program that emits, pid {relay.pid}, " in text
         assert json.loads(said(keepline("status", "--json", "--outbox", outbox)))["relay"]["inline"]

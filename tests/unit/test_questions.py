@@ -22,12 +22,13 @@ from keepline.outbox.dead import DEAD, dead_letters
 from keepline.outbox.delivery import DeliveryState, Ended
 from keepline.outbox.destinations import Known, known_destinations
 from keepline.outbox.files import OutboxFiles
+from keepline.outbox.following import ends_of, pending_of
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.reader import read_next, retire_all
 from keepline.outbox.runs import list_runs
 from keepline.outbox.schema import STEPS
 from keepline.outbox.segments import segment_numbers
-from keepline.outbox.selection import Chosen, Selection, choose, ends_of, pending_of
+from keepline.outbox.selection import Chosen, Selection, choose
 from keepline.outbox.snapshot import snapshot
 from keepline.outbox.tracing import trace
 from keepline.tuning import Tuning

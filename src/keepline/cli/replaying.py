@@ -19,7 +19,8 @@ from keepline.config import Settings
 from keepline.outbox.commands import Replay
 from keepline.outbox.destinations import known_destinations
 from keepline.outbox.files import OutboxFiles
-from keepline.outbox.selection import Chosen, ends_of, pending_of
+from keepline.outbox.following import ends_of, pending_of
+from keepline.outbox.selection import Chosen
 
 _EVENTS_EACH = 500
 
