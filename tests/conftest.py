@@ -30,8 +30,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
-    # For processes that are started: they find the tests' own modules.
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # For processes that are started: they find these sources, and the tests' own modules.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT / "src"), str(ROOT))))
     return home
 
 

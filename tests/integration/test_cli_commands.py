@@ -9,6 +9,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,14 @@ STATUS = {
     "relay": dict,
     "waiting": int,
     "waiting_age": (float, type(None)),
+    "commands": int,
     "refused": int,
     "bytes_on_disk": int,
+    "max_bytes": (int, type(None)),
+    "damaged": list,
     "destinations": list,
 }
-RELAY = {"pid": int, "version": str, "started_at": float}
+RELAY = {"pid": int, "version": str, "started_at": float, "inline": bool}
 DESTINATION = {
     "name": str,
     "active": bool,
@@ -62,6 +66,7 @@ DESTINATION = {
     "oldest_age": (float, type(None)),
     "delivered": int,
     "dead": int,
+    "discarded": int,
     "last_answer": str,
     "last_answer_at": (float, type(None)),
 }
@@ -86,22 +91,52 @@ def said(one: Process, status: int = 0) -> str:
 # Status
 
 
-def test_status_of_an_outbox_that_isn_t_there(keepline: Keepline, outbox: Path) -> None:
-    assert said(keepline("status", "--outbox", outbox)).splitlines() == [
-        f"outbox  {outbox}  (0.0 MB)",
+def test_status_of_an_outbox_that_isn_t_there_yet(keepline: Keepline, outbox: Path) -> None:
+    settings = configured(outbox, {"a": leg("http://127.0.0.1:1")}, max_bytes=2e9)
+    assert said(keepline("status", OPENLINEAGE__TRANSPORT=settings)).splitlines() == [
+        f"outbox  {outbox}  (0.0 MB of 2.0 GB)",
         "relay   not running",
         "no relay has delivered from this outbox yet",
     ]
-    document = json.loads(said(keepline("status", "--json", "--outbox", outbox)))
+    document = json.loads(said(keepline("status", "--json", OPENLINEAGE__TRANSPORT=settings)))
     assert document == {
         "outbox": str(outbox),
         "relay": None,
         "waiting": 0,
         "waiting_age": None,
+        "commands": 0,
         "refused": 0,
         "bytes_on_disk": 0,
+        "max_bytes": 2_000_000_000,
+        "damaged": [],
         "destinations": [],
     }
+    assert not outbox.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status"],
+        ["flush"],
+        ["stop"],
+        ["trace", "x"],
+        ["runs"],
+        ["dead", "list"],
+        ["dead", "show", "1@a"],
+        ["dead", "replay", "--all"],
+        ["dead", "discard", "--all"],
+        ["replay", "--run", "x"],
+        ["resume"],
+        ["forget", "a"],
+    ],
+    ids=" ".join,
+)
+def test_an_outbox_that_is_named_and_isn_t_there_is_an_error(
+    words: list[str], keepline: Keepline, outbox: Path
+) -> None:
+    text = said(keepline(*words, "--outbox", outbox), status=1)
+    assert text == f"Error: there is no outbox at {outbox}; see what `--outbox` says\n"
     assert not outbox.exists()
 
 
@@ -137,9 +172,10 @@ def test_status_tells_of_each_destination(
     assert (trove["delivered"], trove["dead"]) == (4, 1)
     text = said(keepline("status", "--outbox", outbox))
     assert f"relay   running, pid {relay.pid}, version {__version__}, for " in text
-    assert re.search(r"^trove +open +0 +- +4 +1 +HTTP 201 \(\d+ s ago\)", text, re.MULTILINE)
-    assert re.search(r"^a +out +5 +\d+ s +0 +0 +HTTP 503: \[/bold\] back", text, re.MULTILINE)
+    assert re.search(r"^trove +open +0 +- +4 +1 +0 +HTTP 201 \(\d+ s ago\)", text, re.MULTILINE)
+    assert re.search(r"^a +out +5 +\d+ s +0 +0 +0 +HTTP 503: \[/bold\] back", text, re.MULTILINE)
     assert "a is out for " in text
+    assert "1 dead letter: see `keepline dead list`" in text
     # What a destination says is shown as it is, and moves no cursor.
     assert "back [red]soon[/red] ?[2J" in text
     assert "\x1b" not in text
@@ -156,6 +192,34 @@ def test_status_tells_of_a_destination_that_is_configured_no_more(
     text = said(keepline("status", "--outbox", outbox))
     assert re.search(r"^new +open +0 ", text, re.MULTILINE)
     assert re.search(r"^old +orphan +1 ", text, re.MULTILINE)
+    assert (
+        "old is out of the configuration: 1 pending and 0 dead wait until it is named there again, or for "
+        "`keepline forget old`\n"
+    ) in text
+    assert said(keepline("flush", "--outbox", outbox)) == (
+        "everything is delivered or dead; "
+        "1 for old wait until it is configured again (or `keepline forget`)\n"
+    )
+
+
+def test_status_tells_of_what_was_set_aside_as_damaged(keepline: Keepline, outbox: Path) -> None:
+    append(outbox, ["one"])
+    (outbox / "damaged").mkdir()
+    (outbox / "damaged" / "ledger.db").write_bytes(b"?")
+    assert f"damaged 1 file set aside in {outbox / 'damaged'}" in said(keepline("status", "--outbox", outbox))
+    assert json.loads(said(keepline("status", "--json", "--outbox", outbox)))["damaged"] == ["ledger.db"]
+
+
+def test_status_tells_of_a_relay_inside_a_program(
+    keepline: Keepline, outbox: Path, destination: RecordingDestination
+) -> None:
+    with closing(client(outbox, {"a": leg(destination)}, relay="inline")) as emitting:
+        emitting.emit(run_event("one"))
+        relay = until(lambda: relay_of(outbox))
+        assert relay is not None
+        text = said(keepline("status", "--outbox", outbox))
+        assert f"relay   running, inside a program that emits, pid {relay.pid}, " in text
+        assert json.loads(said(keepline("status", "--json", "--outbox", outbox)))["relay"]["inline"]
 
 
 def test_status_tells_of_appends_that_were_refused(keepline: Keepline, outbox: Path) -> None:
@@ -189,6 +253,7 @@ def test_ages_are_short() -> None:
 
 
 def test_stop_without_a_relay(keepline: Keepline, outbox: Path) -> None:
+    outbox.mkdir()
     assert said(keepline("stop", "--outbox", outbox)) == "no relay was running\n"
 
 
@@ -239,6 +304,7 @@ def test_stop_leaves_alone_what_has_the_relay_s_number_elsewhere(
         "started_at": 1.0,
         "salt": "",
         "digest": "",
+        "what a newer version tells": 1,
     }
     os.pwrite(lock.fd, json.dumps(info).encode().ljust(1024), 0)
     text = said(keepline("stop", "--outbox", outbox), status=1)
@@ -250,8 +316,12 @@ def test_stop_leaves_alone_what_has_the_relay_s_number_elsewhere(
 # Flush
 
 
-def test_flush_of_an_outbox_that_isn_t_there(keepline: Keepline, outbox: Path) -> None:
-    assert said(keepline("flush", "--outbox", outbox)) == f"nothing waits: there is no outbox at {outbox}\n"
+def test_flush_of_an_outbox_that_isn_t_there_yet(keepline: Keepline, outbox: Path) -> None:
+    settings = configured(outbox, {"a": leg("http://127.0.0.1:1")})
+    assert (
+        said(keepline("flush", OPENLINEAGE__TRANSPORT=settings))
+        == f"nothing waits: there is no outbox at {outbox}\n"
+    )
     assert not outbox.exists()
 
 
@@ -374,6 +444,7 @@ def test_the_outbox_is_the_option_s_else_the_variable_s_else_the_configuration_s
         return Path(json.loads(said(keepline("status", "--json", *words, **env)))["outbox"])
 
     variable = {"KEEPLINE_OUTBOX": str(tmp_path / "variable")}
+    (tmp_path / "option").mkdir()
     assert shown("--outbox", tmp_path / "option", **variable) == tmp_path / "option"
     assert shown(**variable) == tmp_path / "variable"
     assert shown() == tmp_path / "configured"
@@ -440,6 +511,8 @@ def test_an_unknown_option_is_click_s_business(keepline: Keepline) -> None:
 
 def test_each_command_says_what_it_is_for(keepline: Keepline) -> None:
     text = said(keepline("--help"))
-    for command in ("demo", "flush", "relay", "status", "stop"):
+    for command in (
+        "dead", "demo", "flush", "forget", "relay", "replay", "resume", "runs", "status", "stop", "trace",
+    ):  # fmt: skip
         assert re.search(rf"^  {command} +\w", text, re.MULTILINE)
     assert said(keepline("--version")) == f"keepline, version {__version__}\n"

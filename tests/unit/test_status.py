@@ -11,7 +11,9 @@ from tests.support_outbox import close_producers, event, producer
 
 from keepline.errors import OutboxDamaged, OutboxUnavailable
 from keepline.outbox import refusals, status
+from keepline.outbox.asking import ask
 from keepline.outbox.batch import Batch, read
+from keepline.outbox.commands import Resume
 from keepline.outbox.delivery import DeliveryState, Ended
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
@@ -19,6 +21,7 @@ from keepline.outbox.reader import is_full, read_next, retire, retire_all
 from keepline.outbox.schema import STEPS
 from keepline.outbox.segments import segment_numbers, segment_path
 from keepline.outbox.status import OutboxStatus, read_status, something_waits
+from keepline.tuning import Tuning
 
 OPEN = "open"
 SMALL = 300
@@ -37,8 +40,8 @@ def take_all_in(files: OutboxFiles, ledger: Ledger, destinations: list[int]) -> 
         ledger.take_in(batch, destinations)
         taken += len(batch.entries)
         for number in segment_numbers(files):
-            if is_full(files, number, SMALL) and retire(files, number, ledger.position(number)):
-                ledger.forget_segment(number)
+            if is_full(files, number, SMALL):
+                retire(files, number, ledger.position(number))
     return taken
 
 
@@ -58,7 +61,7 @@ def test_events_that_no_relay_has_taken_in_are_waiting(files: OutboxFiles) -> No
     assert found.waiting == 2
     assert found.waiting_age is not None
     assert 0 <= found.waiting_age < 60
-    assert found.bytes_on_disk == segment_path(files, segment_numbers(files)[0]).stat().st_size
+    assert found.bytes_on_disk >= segment_path(files, segment_numbers(files)[0]).stat().st_size
     assert not found.settled
     assert something_waits(files)
     assert not files.ledger.exists()
@@ -89,8 +92,8 @@ def test_a_destination_shows_what_is_pending_delivered_and_dead(files: OutboxFil
     first, second, _ = (one.event for one in ledger.pending(ids["trove"], 0, 3))
     ledger.end(
         [
-            Ended(ids["trove"], first, DeliveryState.DELIVERED, 1, "201"),
-            Ended(ids["trove"], second, DeliveryState.DEAD, 1, "400"),
+            Ended(ids["trove"], first, DeliveryState.DELIVERED, 1, status=201),
+            Ended(ids["trove"], second, DeliveryState.DEAD, 1, status=400),
         ],
         time.time(),
     )
@@ -106,6 +109,44 @@ def test_a_destination_shows_what_is_pending_delivered_and_dead(files: OutboxFil
     ledger.close()
 
 
+def test_a_command_that_no_relay_has_applied_is_no_event_and_keeps_the_outbox_from_being_settled(
+    files: OutboxFiles,
+) -> None:
+    ask(files, [Resume(None)], Tuning())
+
+    found = read_status(files)
+
+    assert (found.waiting, found.waiting_age, found.commands) == (0, None, 1)
+    assert not found.settled
+    assert something_waits(files)
+    ledger = Ledger(files)
+    take_all_in(files, ledger, list(ledger.register(["trove"], OPEN).values()))
+    assert read_status(files).settled
+    ledger.close()
+
+
+def test_the_ledger_of_an_older_keepline_is_read_as_it_is(files: OutboxFiles) -> None:
+    files.create()
+    connection = apsw.Connection(str(files.ledger))
+    connection.execute(STEPS[0])
+    connection.pragma("user_version", 1)
+    connection.execute("INSERT INTO destination (name, active, state, since) VALUES ('trove', 1, 'open', 0)")
+    connection.close()
+
+    (trove,) = read_status(files).destinations
+
+    assert (trove.name, trove.discarded) == ("trove", 0)
+
+
+def test_what_was_set_aside_as_damaged_is_named(files: OutboxFiles) -> None:
+    files.create()
+    files.damaged.mkdir()
+    for name in ("ledger.db", "00000000000000000001.seg"):
+        (files.damaged / name).touch()
+
+    assert read_status(files).damaged == ("00000000000000000001.seg", "ledger.db")
+
+
 def test_an_outbox_is_settled_when_every_delivery_to_an_active_destination_has_ended(
     files: OutboxFiles,
 ) -> None:
@@ -116,7 +157,7 @@ def test_an_outbox_is_settled_when_every_delivery_to_an_active_destination_has_e
     ledger.register(["trove"], OPEN)
     assert not read_status(files).settled
 
-    ledger.end([Ended(ids["trove"], 1, DeliveryState.DELIVERED, 1, "201")], time.time())
+    ledger.end([Ended(ids["trove"], 1, DeliveryState.DELIVERED, 1, status=201)], time.time())
 
     found = read_status(files)
     orphan, trove = found.destinations
@@ -252,9 +293,9 @@ def test_events_of_segments_that_vanish_under_every_look_still_count(
         # All that was there is taken in and deleted after the look at the ledger, and more comes.
         ledger_seen = look(files, [])
         take_all_in(files, ledger, ids)
-        assert retire_all(files, ledger.position, timeout=1, then=ledger.forget_segments)
+        assert retire_all(files, ledger.position, timeout=1, then=lambda: None)
         for one in ledger.pending(ids[0], 0, 10):
-            ledger.end([Ended(ids[0], one.event, DeliveryState.DELIVERED, 1, "201")], time.time())
+            ledger.end([Ended(ids[0], one.event, DeliveryState.DELIVERED, 1, status=201)], time.time())
         appender.append(event("b"))
         return ledger_seen
 
@@ -273,7 +314,7 @@ def test_something_waits_when_a_relay_takes_it_in_between_the_looks_at_ledger_an
 
     def read_too_late(files: OutboxFiles, number: int, position: int, *, limit: int) -> Batch:
         take_all_in(files, ledger, ids)
-        assert retire_all(files, ledger.position, timeout=1, then=ledger.forget_segments)
+        assert retire_all(files, ledger.position, timeout=1, then=lambda: None)
         return read(files, number, position, limit=limit)
 
     monkeypatch.setattr(status, "read", read_too_late)

@@ -8,16 +8,11 @@ from __future__ import annotations
 import logging
 
 from keepline.airflow import configuration
-from keepline.config import RelayMode, Settings
-from keepline.errors import RelayError
-from keepline.outbox.files import OutboxFiles
-from keepline.relay.ending import stop
-from keepline.relay.lock import running
+from keepline.config import RelayMode
+from keepline.relay.replacing import end_other
 from keepline.transport import Transport, TransportConfig
 
 log = logging.getLogger(__name__)
-
-_STOP_SECONDS = 6.0  # a relay takes up to 5 s to end, unless it is configured otherwise
 
 
 def look_after_relay() -> None:
@@ -34,16 +29,7 @@ def look_after_relay() -> None:
     settings = configuration.settings()
     if settings is None or settings.relay is not RelayMode.AUTO:
         return
-    _end_other_relay(settings)
+    replaced = end_other(settings)
+    if replaced is not None:
+        log.info("keepline: the relay (pid %d) had other settings and is replaced", replaced.pid)
     Transport(TransportConfig.from_dict(dict(settings.raw))).wake()
-
-
-def _end_other_relay(settings: Settings) -> None:
-    files = OutboxFiles(settings.outbox)
-    try:
-        relay = running(files)
-    except RelayError:  # it is just starting, with what is configured now
-        return
-    if relay is not None and not relay.serves(settings):
-        log.info("keepline: the relay (pid %d) has other settings and is replaced", relay.pid)
-        stop(files, _STOP_SECONDS)

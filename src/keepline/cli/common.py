@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from keepline.config import OUTBOX_VARIABLE, Settings, outbox_folder
-from keepline.errors import KeeplineError
+from keepline.errors import KeeplineError, OutboxUnavailable
 from keepline.outbox.files import OutboxFiles
 
 log = logging.getLogger(__name__)
@@ -63,12 +63,25 @@ def find_outbox(option: str | None) -> OutboxFiles:
 
     Raises:
         ConfigError: a setting is wrong.
+        OutboxUnavailable: there is none where the option says; one that is only configured may come yet.
         Exception: what the client or Airflow raises for a configuration that can't be read.
     """
+    return locate(option)[0]
+
+
+def locate(option: str | None) -> tuple[OutboxFiles, Settings | None]:
+    """As :func:`find_outbox`, with the settings, where finding it took reading them.
+
+    Args:
+        option: what ``--outbox`` says.
+    """
     if option or os.environ.get(OUTBOX_VARIABLE):
-        return OutboxFiles(outbox_folder(option))
+        files = OutboxFiles(outbox_folder(option))
+        if option and not files.folder.exists():
+            raise OutboxUnavailable(f"there is no outbox at {files.folder}; see what `--outbox` says")
+        return files, None
     settings = settings_for(None)
-    return OutboxFiles(settings.outbox if settings is not None else outbox_folder())
+    return OutboxFiles(settings.outbox if settings is not None else outbox_folder()), settings
 
 
 def outbox_option(command: _F) -> _F:
@@ -97,6 +110,34 @@ def plain_errors(command: _F) -> _F:
             raise click.ClickException(kind + " ".join(str(error).split())) from error
 
     return cast("_F", call)
+
+
+def json_option(command: _F) -> _F:
+    """Add ``--json`` to a command."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document, for programs.")(command)
+
+
+def yes_option(command: _F) -> _F:
+    """Add ``--yes`` to a command."""
+    return click.option("--yes", is_flag=True, help="Don't ask.")(command)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Go on only if somebody says so.
+
+    Args:
+        question: what to ask, with what is at stake.
+        yes: whether it was said already.
+
+    Raises:
+        ClickException: there is nobody to ask.
+        Abort: somebody has said no.
+    """
+    if yes:
+        return
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise click.ClickException(f"{question}? Nobody is there to ask; say --yes if that is meant")
+    click.confirm(f"{question}?", abort=True, err=True)
 
 
 def age(seconds: float | None) -> str:

@@ -38,7 +38,7 @@ def relay(outbox: str | None, exit_when_idle: bool, verbose: bool) -> None:
     log_to_terminal(verbose=verbose).hide(settings)
     lock = _take_lock(OutboxFiles(settings.outbox))
     try:
-        serve(settings, lock, ends_when_idle=exit_when_idle, ready=lambda: _say(settings))
+        serve(settings, lock, ends_when_idle=exit_when_idle, ready=lambda: _say(settings), foreground=True)
     except KeeplineError as error:
         # A transport may have left threads that never end: they must not keep a supervisor waiting.
         click.echo(f"Error: {error}", err=True)

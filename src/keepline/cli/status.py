@@ -3,103 +3,129 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from keepline.cli.common import age, find_outbox, outbox_option, plain_errors
+from keepline.cli.common import age, json_option, locate, outbox_option, plain_errors
+from keepline.cli.printing import console, several, size, table
 from keepline.errors import RelayError
 from keepline.outbox.files import OutboxFiles
-from keepline.outbox.status import OutboxStatus, read_status
+from keepline.outbox.status import DestinationStatus, OutboxStatus, read_status
 from keepline.relay.lock import running
 
-_PIPED_COLUMNS = 200
+_ANSWER_COLUMNS = 60
 
 
 @click.command()
 @outbox_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of a table.")
+@json_option
 @plain_errors
 def status(outbox: str | None, as_json: bool) -> None:
     """Show what waits, what was delivered and what is dead, for each destination."""
-    files = find_outbox(outbox)
+    files, settings = locate(outbox)
+    most = None if settings is None else int(settings.tuning.max_bytes)
     found = read_status(files)
     relay = _relay(files)
     if as_json:
-        click.echo(json.dumps(_document(files, found, relay), indent=2))
+        click.echo(json.dumps(_document(files, found, relay, most), indent=2))
     else:
-        _print(files, found, relay)
+        _print(files, found, relay, most)
 
 
 def _relay(files: OutboxFiles) -> dict[str, Any] | None:
     try:
         info = running(files)
     except RelayError:
-        return {"pid": None, "version": None, "started_at": None}
+        return {"pid": None, "version": None, "started_at": None, "inline": False}
     if info is None:
         return None
-    return {"pid": info.pid, "version": info.version, "started_at": info.started_at}
+    return {
+        "pid": info.pid,
+        "version": info.version,
+        "started_at": info.started_at,
+        "inline": info.inline,
+    }
 
 
-def _document(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None) -> dict[str, Any]:
+def _document(
+    files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None, most: int | None
+) -> dict[str, Any]:
     return {
         "outbox": str(files.folder),
         "relay": relay,
         "waiting": found.waiting,
         "waiting_age": found.waiting_age,
+        "commands": found.commands,
         "refused": found.refused,
         "bytes_on_disk": found.bytes_on_disk,
+        "max_bytes": most,
+        "damaged": list(found.damaged),
         "destinations": [asdict(one) for one in found.destinations],
     }
 
 
-def _print(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None) -> None:
-    # Without markup: what a destination says may look like it.
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPED_COLUMNS)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("destination", "state", "pending", "oldest", "delivered", "dead", "last answer"):
-        table.add_column(
-            title, justify="right" if title in ("pending", "oldest", "delivered", "dead") else "left"
-        )
-    for one in found.destinations:
-        answered = one.last_answer.partition("\n")[0][:60]
-        if one.last_answer_at is not None:
-            answered += f" ({age(time.time() - one.last_answer_at)} ago)"
-        table.add_row(
-            Text(one.name),
-            one.state if one.active else "orphan",
-            str(one.pending),
-            age(one.oldest_age),
-            str(one.delivered),
-            str(one.dead),
-            Text(answered or "-"),
-        )
-    console.print(f"outbox  {files.folder}  ({found.bytes_on_disk / 1e6:.1f} MB)", soft_wrap=True)
-    console.print(f"relay   {'not running' if relay is None else _describe(relay)}")
+def _print(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None, most: int | None) -> None:
+    shown = console()
+    bound = "" if most is None else f" of {size(most)}"
+    shown.print(f"outbox  {files.folder}  ({size(found.bytes_on_disk)}{bound})", soft_wrap=True)
+    shown.print(f"relay   {'not running' if relay is None else _describe(relay)}")
     if found.waiting:
-        console.print(
+        shown.print(
             f"journal {found.waiting} events not taken in yet, the oldest {age(found.waiting_age)} old"
         )
+    if found.commands:
+        shown.print(f"journal {several(found.commands, 'command')} not applied yet")
     if found.refused:
-        console.print(f"refused {found.refused} events could not be appended and are lost", style="red")
-    if found.destinations:
-        console.print(table)
-    else:
-        console.print("no relay has delivered from this outbox yet")
+        shown.print(f"refused {found.refused} events could not be appended and are lost", style="red")
+    if found.damaged:
+        shown.print(
+            f"damaged {several(len(found.damaged), 'file')} set aside in {files.damaged}; see what can be "
+            "saved of them, then delete them",
+            style="red",
+            soft_wrap=True,
+        )
+    if not found.destinations:
+        shown.print("no relay has delivered from this outbox yet")
+        return
+    titles = ("destination", "state", "pending", "oldest", "delivered", "dead", "discarded", "last answer")
+    shown.print(table(titles, map(_row, found.destinations), right=titles[2:7]))
     for one in found.destinations:
-        if one.active and one.state != "open":
+        if not one.active:
+            shown.print(
+                f"{one.name} is out of the configuration: {one.pending} pending and {one.dead} dead wait "
+                f"until it is named there again, or for `keepline forget {one.name}`",
+                soft_wrap=True,
+            )
+        elif one.state != "open":
             told = f"{one.name} is {one.state} for {age(time.time() - one.since)}: {one.reason}"
-            console.print(told, soft_wrap=True)
+            shown.print(told, soft_wrap=True)
+    dead = sum(one.dead for one in found.destinations)
+    if dead:
+        shown.print(f"{several(dead, 'dead letter')}: see `keepline dead list`")
+
+
+def _row(one: DestinationStatus) -> tuple[str, ...]:
+    answered = one.last_answer.partition("\n")[0][:_ANSWER_COLUMNS]
+    if one.last_answer_at is not None:
+        answered += f" ({age(time.time() - one.last_answer_at)} ago)"
+    return (
+        one.name,
+        one.state if one.active else "orphan",
+        str(one.pending),
+        age(one.oldest_age),
+        str(one.delivered),
+        str(one.dead),
+        str(one.discarded),
+        answered or "-",
+    )
 
 
 def _describe(relay: dict[str, Any]) -> str:
     if relay["pid"] is None:
         return "starting"
     lived = age(time.time() - relay["started_at"])
-    return f"running, pid {relay['pid']}, version {relay['version']}, for {lived}"
+    where = ", inside a program that emits" if relay["inline"] else ""
+    return f"running{where}, pid {relay['pid']}, version {relay['version']}, for {lived}"

@@ -93,12 +93,17 @@ class Producer:
                     f"an event of {len(event.body)} bytes is larger than `max_event_bytes`, which is "
                     f"{self._max_event_bytes}; look for a facet that grew out of hand, or raise the setting"
                 )
-            return self._put(encode(event, time.time_ns()))
+            return self.put(encode(event, time.time_ns()))
         except (EventError, OutboxError):
             refusals.count(self.files)
             raise
 
-    def _put(self, record: bytes) -> bool:
+    def put(self, record: bytes) -> bool:
+        """As :meth:`append`, of a record; one that can't be written isn't counted.
+
+        Args:
+            record: what to append.
+        """
         try:
             handle = self._spare.pop()
         except IndexError:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import apsw
 
 from keepline.outbox import refusals
 from keepline.outbox.batch import backlog, read
 from keepline.outbox.files import OutboxFiles, unavailable
+from keepline.outbox.room import bytes_used
+from keepline.outbox.schema import version
 from keepline.outbox.segments import segment_numbers
 from keepline.outbox.sqlite import SOMETHING_PENDING, reading
 
@@ -31,6 +34,7 @@ class DestinationStatus:
         oldest_age: seconds since the oldest of them was appended; ``None`` when nothing waits.
         delivered: deliveries that it acknowledged.
         dead: dead letters.
+        discarded: deliveries that somebody has let go of on purpose.
         last_answer: its last answer, in words.
         last_answer_at: s since 1970.
     """
@@ -44,6 +48,7 @@ class DestinationStatus:
     oldest_age: float | None
     delivered: int
     dead: int
+    discarded: int
     last_answer: str
     last_answer_at: float | None
 
@@ -58,7 +63,9 @@ class OutboxStatus:
             too many than too few.
         waiting_age: seconds since the oldest of them was appended; ``None`` when there is none.
         refused: appends that were refused.
-        bytes_on_disk: of journal and ledger.
+        bytes_on_disk: of journal, archive and ledger.
+        commands: commands in the journal that no relay has applied yet.
+        damaged: names of the files that were set aside because they can't be read.
     """
 
     destinations: tuple[DestinationStatus, ...]
@@ -66,11 +73,15 @@ class OutboxStatus:
     waiting_age: float | None
     refused: int
     bytes_on_disk: int
+    commands: int = 0
+    damaged: tuple[str, ...] = ()
 
     @property
     def settled(self) -> bool:
-        """Whether every event has been taken in, and every delivery to an active destination has ended."""
-        return not self.waiting and not any(one.pending for one in self.destinations if one.active)
+        """Whether all that was appended is taken in, and each delivery to an active destination has ended."""
+        return not (self.waiting or self.commands) and not any(
+            one.pending for one in self.destinations if one.active
+        )
 
 
 def read_status(files: OutboxFiles) -> OutboxStatus:
@@ -135,10 +146,13 @@ def _look(files: OutboxFiles, numbers: list[int]) -> OutboxStatus:
         if connection is not None:
             marks = _marks(connection)
             destinations = tuple(_destinations(connection, now))
-    waiting = 0
+    waiting = commands = 0
     oldest: float | None = None
     for number in numbers:
         for entry in backlog(files, number, marks.get(number, 0)):
+            if entry.is_command:
+                commands += 1
+                continue
             waiting += 1
             oldest = entry.appended_at if oldest is None else min(oldest, entry.appended_at)
     return OutboxStatus(
@@ -146,7 +160,9 @@ def _look(files: OutboxFiles, numbers: list[int]) -> OutboxStatus:
         waiting=waiting,
         waiting_age=None if oldest is None else max(now - oldest / 1e9, 0.0),
         refused=refusals.total(files),
-        bytes_on_disk=_bytes(files),
+        bytes_on_disk=bytes_used(files),
+        commands=commands,
+        damaged=_damaged(files),
     )
 
 
@@ -166,35 +182,22 @@ def _destinations(connection: apsw.Connection, now: float) -> list[DestinationSt
         ).get
         if first is not None:
             oldest[destination] = max(now - first / 1e9, 0.0)
+    # A ledger that no relay of this version has opened yet has discarded nothing.
+    discarded = "discarded" if version(connection) > 1 else "0"
     rows = connection.execute(
-        "SELECT id, name, active, state, reason, since, delivered, dead, last_answer, last_answer_at "
-        "FROM destination ORDER BY name"
-    )
+        f"SELECT id, name, active, state, reason, since, delivered, dead, {discarded}, "  # noqa: S608
+        "last_answer, last_answer_at FROM destination ORDER BY name"
+    ).fetchall()
     return [
-        DestinationStatus(
-            name=name,
-            active=bool(active),
-            state=state,
-            reason=reason,
-            since=since,
-            pending=pending[number],
-            oldest_age=oldest.get(number),
-            delivered=delivered,
-            dead=dead,
-            last_answer=last_answer,
-            last_answer_at=last_answer_at,
-        )
-        for number, name, active, state, reason, since, delivered, dead, last_answer, last_answer_at in rows
+        DestinationStatus(name, bool(active), state, reason, since, pending[ident], oldest.get(ident), *rest)
+        for ident, name, active, state, reason, since, *rest in cast("list[tuple[Any, ...]]", rows)
     ]
 
 
-def _bytes(files: OutboxFiles) -> int:
-    total = 0
-    for path in (*files.journal.glob("*"), *files.folder.glob("ledger.db*")):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise unavailable("read", path, error) from error
-    return total
+def _damaged(files: OutboxFiles) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(os.listdir(files.damaged)))
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise unavailable("read the folder", files.damaged, error) from error

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from keepline import __version__
@@ -35,6 +35,7 @@ class RelayInfo:
         salt: of the digest.
         digest: of its settings; see :meth:`keepline.config.Settings.digest`.
         inline: whether it is a thread of a process that has other work, and ends with that.
+        foreground: whether somebody runs it as ``keepline relay``, and so has to restart it.
     """
 
     pid: int
@@ -44,10 +45,14 @@ class RelayInfo:
     salt: str
     digest: str
     inline: bool = False
+    foreground: bool = False
 
     def serves(self, settings: Settings) -> bool:
         """Whether that relay is of this version and has these settings."""
         return self.version == __version__ and self.digest == settings.digest(self.salt)
+
+
+_TOLD = frozenset(field.name for field in fields(RelayInfo))
 
 
 def this_place() -> str:
@@ -134,16 +139,19 @@ class RelayLock:
         os.close(fd)
         return cls.take(files)
 
-    def announce(self, settings: Settings, *, inline: bool = False) -> None:
+    def announce(self, settings: Settings, *, inline: bool = False, foreground: bool = False) -> None:
         """Write down which process holds it.
 
         Args:
             settings: of the relay.
             inline: whether the relay is a thread of a process that has other work.
+            foreground: whether somebody runs it as ``keepline relay``.
         """
         salt = secrets.token_hex(8)
         digest = settings.digest(salt)
-        info = RelayInfo(os.getpid(), this_place(), __version__, time.time(), salt, digest, inline)
+        info = RelayInfo(
+            os.getpid(), this_place(), __version__, time.time(), salt, digest, inline, foreground
+        )
         self._tell(json.dumps(asdict(info)))
 
     def _tell(self, text: str) -> None:
@@ -196,6 +204,8 @@ def running(files: OutboxFiles) -> RelayInfo | None:
         text = os.pread(file.fd, _INFO_BYTES, 0)
     finally:
         file.close()
-    with suppress(ValueError, TypeError):
-        return RelayInfo(**json.loads(text))
+    with suppress(ValueError, TypeError, AttributeError):
+        told = json.loads(text).items()
+        # Another version's relay may tell more.
+        return RelayInfo(**{name: value for name, value in told if name in _TOLD})
     raise RelayError(f"a relay is just starting in {files.folder}; try again")

@@ -24,7 +24,14 @@ log = logging.getLogger(__name__)
 _TAKE_SECONDS = 10
 
 
-def serve(settings: Settings, lock: RelayLock, *, ends_when_idle: bool, ready: Callable[[], None]) -> None:
+def serve(
+    settings: Settings,
+    lock: RelayLock,
+    *,
+    ends_when_idle: bool,
+    ready: Callable[[], None],
+    foreground: bool = False,
+) -> None:
     """Run a relay in this process's main thread until it is told to end by SIGTERM or SIGINT.
 
     Args:
@@ -32,6 +39,7 @@ def serve(settings: Settings, lock: RelayLock, *, ends_when_idle: bool, ready: C
         lock: held; given back at the end.
         ends_when_idle: whether it ends by itself.
         ready: called when it is about to deliver.
+        foreground: whether somebody runs it, and would have to restart it.
 
     Raises:
         OutboxError: the outbox can't be opened.
@@ -40,7 +48,7 @@ def serve(settings: Settings, lock: RelayLock, *, ends_when_idle: bool, ready: C
     """
     try:
         # Before the import, which takes a while: whoever asks for the relay learns of it.
-        lock.announce(settings)
+        lock.announce(settings, foreground=foreground)
         from keepline.relay.relay import Relay
 
         relay = Relay(settings, lock, ends_when_idle=ends_when_idle)

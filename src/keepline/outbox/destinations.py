@@ -1,0 +1,51 @@
+"""The destinations that an outbox knows, for those who ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from keepline.outbox.files import OutboxFiles
+from keepline.outbox.snapshot import snapshot
+
+
+@dataclass(frozen=True)
+class Known:
+    """A destination.
+
+    Args:
+        name: of it.
+        active: whether the relay that ran last had it.
+        pending: deliveries that wait.
+        dead: dead letters.
+        why: its lane's state and the reason, where it isn't open.
+    """
+
+    name: str
+    active: bool
+    pending: int
+    dead: int
+    why: str = ""
+
+
+def known_destinations(files: OutboxFiles) -> dict[str, Known]:
+    """Every destination that a relay has had and nobody has forgotten, by name.
+
+    Args:
+        files: the outbox.
+
+    Raises:
+        OutboxError: the outbox can't be read.
+    """
+    with snapshot(files) as db:
+        rows = db.execute(
+            "SELECT name, active, "
+            "(SELECT count(*) FROM delivery WHERE destination = destination.id AND state = 0), "
+            "(SELECT count(*) FROM delivery WHERE destination = destination.id AND state = 2), "
+            "CASE WHEN reason <> '' THEN state || ': ' || reason ELSE '' END "
+            "FROM destination ORDER BY name"
+        ).fetchall()
+    return {
+        name: Known(name, bool(active), pending, dead, why)
+        for name, active, pending, dead, why in cast("list[tuple[str, int, int, int, str]]", rows)
+    }
