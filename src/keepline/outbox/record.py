@@ -32,7 +32,7 @@ needs memory for."""
 
 _PREFIX = MARK[:3]
 _FRAME = struct.Struct("<4sI")
-_HEADER = struct.Struct("<IQBHHH")
+_HEADER = struct.Struct("<IqBHHH")
 
 
 class Entry(NamedTuple):

@@ -76,6 +76,9 @@ STEPS = (
     ALTER TABLE event ADD COLUMN position INTEGER;   -- bytes
     ALTER TABLE event ADD COLUMN length INTEGER;     -- bytes
 
+    -- Those without a segment are few, and looked after by themselves.
+    CREATE INDEX event_rescued ON event (id) WHERE segment IS NULL;
+
     -- The first and the last event of a segment, by their ids; others may stand between them.
     ALTER TABLE mark ADD COLUMN first_event INTEGER;
     ALTER TABLE mark ADD COLUMN last_event INTEGER;
@@ -91,10 +94,21 @@ STEPS = (
     ALTER TABLE destination ADD COLUMN discarded INTEGER NOT NULL DEFAULT 0;
 
     -- Which ledger this is: commands name events by their ids, and mean those of one ledger.
-    CREATE TABLE ledger (identity TEXT NOT NULL);
-    INSERT INTO ledger (identity) VALUES (lower(hex(randomblob(8))));
+    CREATE TABLE ledger (
+        identity   TEXT NOT NULL,
+        checked_at REAL NOT NULL    -- s since 1970: when it was last read as a whole and found sound
+    );
+    INSERT INTO ledger (identity, checked_at) VALUES (lower(hex(randomblob(8))), unixepoch('subsec'));
+
+    -- Events that were found again in their segments after the ledger was damaged: to wait at every
+    -- destination of the relay that begins next, but for where it is known what became of them.
+    CREATE TABLE unplaced (event INTEGER PRIMARY KEY);
     """,
 )
+
+
+class LedgerTooNew(OutboxDamaged):
+    """A newer Keepline has written the ledger; it is left as it is."""
 
 
 def version(connection: apsw.Connection) -> int:
@@ -108,7 +122,7 @@ def version(connection: apsw.Connection) -> int:
     """
     found = int(connection.pragma("user_version") or 0)
     if not 0 <= found <= len(STEPS):
-        raise OutboxDamaged(
+        raise LedgerTooNew(
             f"the ledger {connection.filename} was written by a newer Keepline (its schema is {found}, "
             f"this one knows {len(STEPS)}); install that version again"
         )

@@ -122,7 +122,8 @@ def open_newest(files: OutboxFiles, segment_bytes: int, timeout: float) -> Owned
             return found
         if numbers:
             _seal(segment_path(files, numbers[-1]))
-        last, _ = _recall(files)
+        # The archive's are only in the way where the lock's file, which tells of the last one, was lost.
+        last = _recall(files)[0] or max(numbers_in(files.archive), default=0)
         return _create(files, guard, max([last, *numbers[-1:]]))
 
 

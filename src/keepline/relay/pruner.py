@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from keepline.errors import OutboxError
+from keepline.errors import OutboxDamaged, OutboxError
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.pruning import Pruning
@@ -53,6 +53,8 @@ class Pruner:
                 self._pruning.begin()
             before = time.time() - self._tuning.retention
             self._under_way = self._pruning.step(before, pressed=self._pressed)
+        except OutboxDamaged:
+            raise  # The relay ends, and the next one repairs it.
         except OutboxError as error:
             log.warning("can't prune the outbox: %s", error)
             self._under_way = False
