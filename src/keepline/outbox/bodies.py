@@ -10,11 +10,13 @@ from keepline.errors import OutboxDamaged
 from keepline.outbox.archive import archived_path
 from keepline.outbox.files import OutboxFiles, unavailable
 from keepline.outbox.owned import OwnedFile
-from keepline.outbox.record import body_of
+from keepline.outbox.record import MAX_RECORD_BYTES, body_of
 from keepline.outbox.segments import segment_path
 
 _MOST_OPEN = 4
 _STRETCH_BYTES = 1024 * 1024
+_MOST_POSITION = 2**48
+_MOST_LENGTH = 2 * MAX_RECORD_BYTES
 
 
 class Place(NamedTuple):
@@ -29,6 +31,21 @@ class Place(NamedTuple):
     segment: int
     position: int
     length: int
+
+
+def is_possible(segment: object, position: object, length: object) -> bool:
+    """Whether a record can stand there, by what a ledger says that may be damaged.
+
+    Args:
+        segment: as of :class:`Place`.
+        position: as of :class:`Place`.
+        length: as of :class:`Place`.
+    """
+    return (
+        type(segment) is type(position) is type(length) is int
+        and segment >= 0 <= position < _MOST_POSITION
+        and 0 < length <= _MOST_LENGTH
+    )
 
 
 class Bodies:

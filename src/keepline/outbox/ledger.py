@@ -12,15 +12,14 @@ import apsw
 
 from keepline.errors import OutboxDamaged, OutboxLocked
 from keepline.outbox.batch import Batch
-from keepline.outbox.bodies import Bodies, Place
+from keepline.outbox.bodies import Bodies, Place, is_possible
 from keepline.outbox.delivery import DeliveryState, Ended, Pending, Tried
 from keepline.outbox.files import OutboxFiles
-from keepline.outbox.record import MAX_RECORD_BYTES, Entry
+from keepline.outbox.record import Entry
 from keepline.outbox.sqlite import SOMETHING_PENDING, open_for_writing, translated
+from keepline.outbox.transaction import transaction
 
 _PENDING_BYTES = 8 * 1024 * 1024
-_MOST_POSITION = 2**48
-_MOST_LENGTH = 2 * MAX_RECORD_BYTES
 _PENDING = (
     "SELECT event.id, run_key, attempts, charged, first_at, charged_at, segment, position, length, "
     "CASE WHEN segment IS NULL THEN (SELECT body FROM body WHERE body.event = event.id) END "
@@ -86,7 +85,7 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """What is written inside it is written together or not at all."""
-        with self.using("write"), self.db:
+        with self.using("write"), transaction(self.db):
             yield
 
     def position(self, segment: int) -> int:
@@ -342,18 +341,16 @@ class Ledger:
 
 def _size_of(row: tuple[Any, ...]) -> int:
     """The bytes of what waits, whose row is what we write."""
-    segment, position, length, body = row[6:]
+    event, run_key, attempts, charged, first_at, charged_at, *place, body = row
     try:
-        sound = (
-            type(row[1]) is str and row[2] >= 0 and row[3] >= 0 and (row[4] or 0.0) >= 0.0 <= (row[5] or 0.0)
-        )
-        if segment is None:
+        sound = type(run_key) is str and attempts >= 0 <= charged
+        sound = sound and (first_at or 0.0) >= 0.0 <= (charged_at or 0.0)
+        if place[0] is None:
             size = len(body or b"")
         else:
-            size = length
-            sound = sound and segment >= 0 <= position < _MOST_POSITION and 0 < length <= _MOST_LENGTH
+            sound, size = sound and is_possible(*place), place[2]
     except TypeError:
         sound = False
     if not sound:
-        raise OutboxDamaged(f"the row of event {row[0]} in the ledger isn't one; the next relay repairs it")
+        raise OutboxDamaged(f"the row of event {event} in the ledger isn't one; the next relay repairs it")
     return int(size)

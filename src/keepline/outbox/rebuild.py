@@ -15,11 +15,13 @@ import apsw
 
 from keepline.outbox.archive import archived_numbers
 from keepline.outbox.batch import read
+from keepline.outbox.bodies import is_possible
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.record import Entry
 from keepline.outbox.salvage import Salvage, moment, number, text
 from keepline.outbox.schema import migrate
 from keepline.outbox.segments import segment_numbers
+from keepline.outbox.transaction import transaction
 
 _STAGES = """
     CREATE TABLE old.event (
@@ -34,6 +36,9 @@ _STAGES = """
     ) WITHOUT ROWID;
     CREATE TABLE old.mark (segment INTEGER PRIMARY KEY, position);
 """
+
+
+_ALWAYS = 2**31
 
 
 @dataclass
@@ -74,9 +79,8 @@ class Rebuilding:
         self._db.execute(_STAGES)
         self._old = Salvage(files, target, target.with_name(target.name + "-copy"))
         self._saved = Saved()
-        # Since which event a destination has had some, by the old ids, where not every row can be read.
-        self._since: dict[int, int] = {}
-        self._rows_may_be_missing = True
+        # With fewer rows of deliveries an event is taken for one of which some are lost.
+        self._least_rows = _ALWAYS
 
     def run(self) -> Saved:
         """Make it.
@@ -86,9 +90,9 @@ class Rebuilding:
             OSError: the same.
             OutboxUnavailable: a segment can't be read.
         """
-        with self._db:
+        with transaction(self._db):
             self._read_old()
-        with self._db:
+        with transaction(self._db):
             archived = set(archived_numbers(self._files))
             numbers = sorted(archived.union(segment_numbers(self._files)))
             self._db.execute("CREATE TEMP TABLE there (segment INTEGER PRIMARY KEY)")
@@ -125,7 +129,10 @@ class Rebuilding:
                 "INSERT OR IGNORE INTO old.delivery VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 self._deliveries(destination),
             )
-        self._rows_may_be_missing = not old.is_whole("delivery")
+        if old.is_whole("destination"):
+            active = db.execute("SELECT count(*) FROM destination WHERE active").get
+            whole = old.is_whole("event") and old.is_whole("delivery")
+            self._least_rows = 0 if whole else int(cast("int", active))
 
     def _destinations(self) -> Iterator[tuple[Any, ...]]:
         columns = "name, active, state, reason, since, delivered, discarded, last_answer, last_answer_at"
@@ -139,7 +146,7 @@ class Rebuilding:
         columns = "segment, position, length, appended_at, event_type, run_key, job_namespace, job_name"
         for row in self._old.rows("event", "id", columns):
             place = row[1:4]
-            if place == (None, None, None) or all(type(value) is int and value >= 0 for value in place):
+            if place == (None, None, None) or is_possible(*place):
                 appended_at = row[4] if type(row[4]) is int else 0
                 yield row[0], *place, appended_at, *map(text, row[5:9])
 
@@ -148,7 +155,6 @@ class Rebuilding:
         where = f"destination = {destination}"
         for row in self._old.rows("delivery", "event", columns, where=where):
             if row[1] in (0, 1, 2, 3) and type(row[1]) is int:
-                self._since.setdefault(destination, row[0])
                 counts = number(row[2]) or 0, number(row[3]) or 0
                 yield (
                     row[0],
@@ -242,8 +248,7 @@ class Rebuilding:
         )
         rows = self._db.changes()
         self._saved.deliveries += rows
-        wanted = sum(old >= since for since in self._since.values())
-        if self._rows_may_be_missing and (rows < wanted or not rows):
+        if rows < self._least_rows:
             self._db.execute("INSERT INTO unplaced VALUES (?)", (new,))
 
     def _count(self) -> None:

@@ -16,6 +16,7 @@ Row = tuple[Any, ...]
 
 _UNREADABLE = (apsw.Error, UnicodeDecodeError)
 _PAGE = 4096
+_SMALLEST_ROW = 4
 _LARGEST_STRIDE = 2**40
 _LARGEST = 2**62
 _OVERFLOWS = 2**53
@@ -34,6 +35,7 @@ class Salvage:
     def __init__(self, files: OutboxFiles, sound: Path, spare: Path) -> None:
         self._spare = spare
         self._last = 0
+        self._most_rows = files.ledger.stat().st_size // _SMALLEST_ROW
         self._tables: dict[str, set[str]] = {}
         self.failed = False
         """Whether something that was asked for since the last look can't be read."""
@@ -85,16 +87,15 @@ class Salvage:
 
     def _stream(self, sql: str, bound: int, *, down: bool = False) -> Iterator[Row]:
         assert self._connection is not None
-        last = bound
         try:
             for row in cast("Iterator[Row]", self._connection.execute(sql, (bound,))):
-                # A tree whose keys don't rise may have no end.
-                if type(row[0]) is not int or (row[0] >= last if down else row[0] <= last):
+                # Keys that don't rise are damaged, and a tree with such keys may have no end.
+                self._most_rows -= 1
+                if type(row[0]) is not int or self._most_rows < 0:
                     self.failed = True
                     return
-                last = row[0]
-                if not down:
-                    self._last = last
+                if row[0] > self._last and not down:
+                    self._last = row[0]
                 yield row
         except _UNREADABLE:
             self.failed = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import apsw
 
 from keepline.errors import OutboxDamaged
+from keepline.outbox.transaction import transaction
 
 STEPS = (
     # 1: the first version.
@@ -138,7 +139,7 @@ def migrate(connection: apsw.Connection) -> None:
     Raises:
         OutboxDamaged: the file was written by a newer Keepline.
     """
-    with connection:
+    with transaction(connection):
         for step in STEPS[version(connection) :]:
             connection.execute(step)
         connection.pragma("user_version", len(STEPS))

@@ -16,6 +16,7 @@ import apsw
 from keepline.errors import OutboxDamaged, OutboxLocked, OutboxUnavailable
 from keepline.outbox.files import OutboxFiles, open_private, unavailable
 from keepline.outbox.schema import migrate, version
+from keepline.outbox.transaction import transaction
 
 _OLDEST_SQLITE = (3, 51, 3)
 _BUSY_MS = 2000
@@ -107,7 +108,7 @@ def reading(files: OutboxFiles) -> Iterator[apsw.Connection | None]:
         connection = apsw.Connection(str(files.ledger), flags=apsw.SQLITE_OPEN_READONLY)
         try:
             connection.set_busy_timeout(_BUSY_MS)
-            with connection:
+            with transaction(connection):
                 yield connection if version(connection) else None
         finally:
             connection.close()
