@@ -43,7 +43,7 @@ _DELETE = (
     "UPDATE mark SET first_event = :last + 1 WHERE segment = :segment",
 )
 _EVENTS_WITH_BODIES = (
-    "SELECT id, appended_at >= :before * 1e9 OR EXISTS (SELECT 1 FROM destination JOIN delivery "
+    "SELECT id, appended_at >= :before * 1e9 OR EXISTS (SELECT 1 FROM destination CROSS JOIN delivery "
     "ON delivery.destination = destination.id AND delivery.event = event.id "
     "WHERE delivery.state IN (0, 2) OR ended_at >= :before) "
     "FROM event WHERE id > :after AND segment IS NULL ORDER BY id LIMIT :most"

@@ -153,17 +153,23 @@ def translated(operation: str, path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise OutboxDamaged(
-            f"can't {operation} the ledger {path}: {error}; the next relay sets it aside and saves what can "
-            "be read of it: run `keepline flush` or `keepline relay`"
-        ) from error
+        raise _damaged(operation, path, error) from error
     except apsw.BusyError as error:
         raise OutboxLocked(
             f"can't {operation} the ledger {path}: another process holds it ({error}); "
             "see with `fuser` which one, and end it"
         ) from error
     except apsw.Error as error:
+        if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHORT_READ:
+            raise _damaged(operation, path, error) from error  # Somebody has cut the file off.
         remedy = _REMEDIES.get(type(error), "see whether `outbox` names a healthy local disk")
         raise OutboxUnavailable(f"can't {operation} the ledger {path}: {error}; {remedy}") from error
     except OSError as error:
         raise unavailable(f"{operation} the ledger", path, error) from error
+
+
+def _damaged(operation: str, path: Path, error: Exception) -> OutboxDamaged:
+    return OutboxDamaged(
+        f"can't {operation} the ledger {path}: {error}; the next relay sets it aside and saves what can be "
+        "read of it: run `keepline flush` or `keepline relay`"
+    )
