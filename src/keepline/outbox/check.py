@@ -76,7 +76,7 @@ def _wrong_mark(files: OutboxFiles, connection: apsw.Connection) -> str | None:
             if segment != number or not isinstance(end, int) or end > position:
                 return f"it doesn't know the last event that it has taken in of segment {number}"
         elif last:
-            continue  # Being pruned.
+            continue  # Being pruned, or of the first version.
         if _has_events(files, number, end, position, archived=number in archived):
             return f"its mark in segment {number} stands behind events that it doesn't know"
     return None

@@ -83,6 +83,8 @@ STEPS = (
     -- The first and the last event of a segment, by their ids; others may stand between them.
     ALTER TABLE mark ADD COLUMN first_event INTEGER;
     ALTER TABLE mark ADD COLUMN last_event INTEGER;
+    -- Those of the first version aren't known by their places; what comes begins behind them.
+    UPDATE mark SET first_event = seq + 1, last_event = seq FROM sqlite_sequence WHERE name = 'event';
 
     ALTER TABLE delivery ADD COLUMN charged INTEGER NOT NULL DEFAULT 0;  -- failed while others succeeded
     ALTER TABLE delivery ADD COLUMN charged_at REAL;  -- s since 1970: when for the first time
