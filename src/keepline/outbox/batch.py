@@ -100,11 +100,11 @@ def read_file(file: OwnedFile, number: int, position: int, limit: int) -> Batch:
         damages: list[Damage] = [*cut_off]
         end = begin
         for found in scan(data, begin):
+            end = found.end
             if isinstance(found, Damage):
                 damages.append(found)
-            else:
-                entries.append(found)
-            end = found.end
+                continue
+            entries.append(found)
             if len(entries) >= limit:
                 break
         if entries or len(data) < wanted:

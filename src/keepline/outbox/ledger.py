@@ -12,7 +12,7 @@ import apsw
 
 from keepline.errors import OutboxDamaged, OutboxLocked
 from keepline.outbox.batch import Batch
-from keepline.outbox.bodies import Bodies, Place, is_possible
+from keepline.outbox.bodies import Bodies, is_possible
 from keepline.outbox.delivery import DeliveryState, Ended, Pending, Tried
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.record import Entry
@@ -227,7 +227,7 @@ class Ledger:
                 found.append(row)
             # A row that is left lying would keep the log from being written back.
             rows.close()
-        bodies = iter(self.bodies.read([Place(*row[6:9]) for row in found if row[6] is not None]))
+        bodies = iter(self.bodies.read([row[6:9] for row in found if row[6] is not None]))
         return [
             Pending(event, run_key, body if segment is None else next(bodies), *tries)
             for event, run_key, *tries, segment, _, _, body in found
