@@ -14,10 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import apsw
+
 from keepline.event import Event
 from keepline.outbox.batch import backlog, read
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.journal import Producer
+from keepline.outbox.ledger import Ledger
+from keepline.outbox.reader import is_full, read_next, retire
 from keepline.outbox.record import Damage
 from keepline.outbox.segments import segment_numbers
 
@@ -104,6 +108,13 @@ class Child:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._status
 
+    def has_ended(self) -> bool:
+        """Whether it has."""
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._status = os.waitstatus_to_exitcode(status) if pid else None
+        return self._status is not None
+
     def kill(self) -> int:
         if self._status is None:
             os.kill(self.pid, signal.SIGKILL)
@@ -171,3 +182,31 @@ def fill(folder: Path) -> Path:
                 if error.errno != errno.ENOSPC:
                     raise
     return path
+
+
+def take_all_in(
+    files: OutboxFiles,
+    ledger: Ledger,
+    destinations: list[int],
+    *,
+    segment_bytes: int = 1 << 24,
+    limit: int = 100,
+) -> int:
+    """What the relay does when the bell rings; how many records it was."""
+    taken = 0
+    while batch := read_next(files, ledger.position, limit=limit):
+        ledger.take_in(batch, destinations)
+        taken += len(batch.entries)
+        for number in segment_numbers(files):
+            if is_full(files, number, segment_bytes):
+                retire(files, number, ledger.position(number))
+    return taken
+
+
+def query(files: OutboxFiles, sql: str) -> object:
+    """What the ledger says."""
+    connection = apsw.Connection(str(files.ledger), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return connection.execute(sql).get
+    finally:
+        connection.close()

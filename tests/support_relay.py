@@ -202,6 +202,10 @@ class ThreadedRelay:
         if self._error is not None:
             raise self._error
 
+    def forgive(self) -> None:
+        """Don't tell of its error again."""
+        self._error = None
+
     def join(self) -> None:
         self._thread.join(SOON)
         assert not self._thread.is_alive()

@@ -43,7 +43,7 @@ def take_in(outbox: Path, ledger: Ledger, **tuning: int) -> int:
     """Take everything in; the id of the one destination that there is."""
     ident = ledger.register(["a"], "open")["a"]
     inbound = Inbound(OutboxFiles(outbox), ledger, Tuning(**tuning), [ident])
-    while inbound.take_in():
+    while inbound.take_in() is not None:
         pass
     return ident
 
@@ -123,7 +123,7 @@ def test_a_window_learns_of_more_when_it_is_told(outbox: Path, ledger: Ledger) -
 # Inbound
 
 
-def test_segments_that_are_done_are_deleted_as_they_are_taken_in(outbox: Path, ledger: Ledger) -> None:
+def test_segments_that_are_done_are_archived_as_they_are_taken_in(outbox: Path, ledger: Ledger) -> None:
     files = OutboxFiles(outbox)
     producer = Producer(files, segment_bytes=1000, lock_timeout=1)
     for number in range(50):
@@ -133,9 +133,9 @@ def test_segments_that_are_done_are_deleted_as_they_are_taken_in(outbox: Path, l
     ident = ledger.register(["a"], "open")["a"]
     inbound = Inbound(files, ledger, Tuning(segment_bytes=1000), [ident])
     most = len(segment_numbers(files))
-    assert inbound.take_in()
+    assert inbound.take_in() is not None
     assert len(segment_numbers(files)) == most - 1
-    while inbound.take_in():
+    while inbound.take_in() is not None:
         pass
     assert len(segment_numbers(files)) <= 1
     assert len(ledger.pending(ident, 0, 100)) == 50
@@ -150,7 +150,7 @@ def test_what_was_not_taken_in_keeps_the_journal(outbox: Path, ledger: Ledger) -
     append(outbox, ["one"])
     inbound = Inbound(OutboxFiles(outbox), ledger, Tuning(), [ident])
     assert not inbound.leave(lambda: pytest.fail("nobody may end now"))
-    assert inbound.take_in()
+    assert inbound.take_in() is not None
     ledger.end([Ended(ident, 1, DeliveryState.DELIVERED, 1, "HTTP 201")], 1.0)
     assert inbound.leave(lambda: None)
 

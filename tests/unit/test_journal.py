@@ -82,6 +82,7 @@ def test_folder_and_files_are_their_owners_alone_whatever_the_umask(tmp_path: Pa
         ".": "drwx------",
         "too": "drwx------",
         "too/outbox": "drwx------",
+        "too/outbox/archive": "drwx------",
         "too/outbox/journal": "drwx------",
         "too/outbox/journal.lock": "-rw-------",
         "too/outbox/refused": "-rw-------",

@@ -18,18 +18,21 @@ from tests.support_outbox import (
     event,
     fill,
     producer,
+    query,
     small_disk,
     until,
     wait_for_the_kill,
 )
 
 from keepline.errors import OutboxDamaged, OutboxLocked, OutboxUnavailable
+from keepline.outbox.archive import archived_path
 from keepline.outbox.batch import Batch, read
-from keepline.outbox.delivery import DeliveryState, Ended, Pending
+from keepline.outbox.delivery import DeliveryState, Ended, Pending, Tried
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
+from keepline.outbox.reader import retire
 from keepline.outbox.schema import STEPS
-from keepline.outbox.segments import segment_numbers
+from keepline.outbox.segments import segment_numbers, segment_path
 from keepline.outbox.status import read_status
 
 OPEN = "open"
@@ -60,20 +63,12 @@ def appended(files: OutboxFiles, *wanted: str, size: int = 0) -> Batch:
     return read(files, number, before[0] if before else 0, limit=1_000_000)
 
 
-def bodies(pending: list[Pending]) -> list[bytes]:
+def bodies(pending: list[Pending]) -> list[bytes | None]:
     return [one.body for one in pending]
 
 
 def all_of(batch: Batch) -> list[bytes]:
     return [entry.event.body for entry in batch.entries]
-
-
-def query(files: OutboxFiles, sql: str) -> object:
-    connection = apsw.Connection(str(files.ledger), flags=apsw.SQLITE_OPEN_READONLY)
-    try:
-        return connection.execute(sql).get
-    finally:
-        connection.close()
 
 
 # Taking in
@@ -138,15 +133,47 @@ def test_of_two_relays_that_have_read_the_same_events_one_takes_them_in(
     assert bodies(ledger.pending(one, 0, 10)) == all_of(batch)
 
 
-def test_a_deleted_segments_mark_can_be_dropped(files: OutboxFiles, ledger: Ledger) -> None:
-    first = appended(files, "a")
-    ledger.take_in(first, [])
-    ledger.forget_segment(first.segment)
-    assert ledger.position(first.segment) == 0
+def test_bodies_are_read_out_of_the_segment_wherever_it_stands(files: OutboxFiles, ledger: Ledger) -> None:
+    one = ledger.register(["trove"], OPEN)["trove"]
+    batch = appended(files, "a", "b")
+    ledger.take_in(batch, [one])
+    assert bodies(ledger.pending(one, 0, 10)) == all_of(batch)
 
-    ledger.take_in(first, [])
-    ledger.forget_segments()
-    assert ledger.position(first.segment) == 0
+    assert retire(files, batch.segment, batch.position)
+    assert segment_numbers(files) == []
+    assert archived_path(files, batch.segment).exists()
+
+    assert bodies(ledger.pending(one, 0, 10)) == all_of(batch)
+    assert query(files, "SELECT count(*) FROM body") == 0
+
+
+def test_what_waits_in_a_segment_that_is_gone_or_damaged_is_given_without_its_body(
+    files: OutboxFiles, ledger: Ledger
+) -> None:
+    one = ledger.register(["trove"], OPEN)["trove"]
+    batch = appended(files, "a", "b", "c")
+    ledger.take_in(batch, [one])
+    path = segment_path(files, batch.segment)
+    data = bytearray(path.read_bytes())
+    data[batch.entries[1].end - 3] ^= 4
+    path.write_bytes(data)
+
+    first, second, third = ledger.pending(one, 0, 10)
+    assert (first.body, second.body, third.body) == (all_of(batch)[0], None, all_of(batch)[2])
+
+    ledger.bodies.close()
+    path.unlink()
+    assert bodies(ledger.pending(one, 0, 10)) == [None, None, None]
+
+
+def test_what_is_given_at_once_is_bounded_in_bytes_but_for_the_first(
+    files: OutboxFiles, ledger: Ledger
+) -> None:
+    one = ledger.register(["trove"], OPEN)["trove"]
+    ledger.take_in(appended(files, "a", "b", "c", size=1000), [one])
+
+    assert len(ledger.pending(one, 0, 10, most_bytes=1)) == 1
+    assert len(ledger.pending(one, 0, 10, most_bytes=2500)) == 2
 
 
 def test_a_relay_killed_while_it_takes_events_in_loses_and_doubles_none(
@@ -193,10 +220,10 @@ def test_a_delivery_ends_once_and_counts_once(files: OutboxFiles, ledger: Ledger
     ledger.take_in(appended(files, "a", "b"), list(ids.values()))
     first, second = (one.event for one in ledger.pending(ids["trove"], 0, 10))
 
-    ledger.end([Ended(ids["trove"], first, DELIVERED, 1, "201")], at=1.0)
-    ledger.end([Ended(ids["trove"], first, DEAD, 2, "400")], at=2.0)
-    ledger.end([Ended(ids["trove"], first, DELIVERED, 3, "201")], at=3.0)
-    ledger.end([Ended(ids["trove"], second, DEAD, 1, "400")], at=4.0)
+    ledger.end([Ended(ids["trove"], first, DELIVERED, 1, answer="201")], at=1.0)
+    ledger.end([Ended(ids["trove"], first, DEAD, 2, answer="400")], at=2.0)
+    ledger.end([Ended(ids["trove"], first, DELIVERED, 3, answer="201")], at=3.0)
+    ledger.end([Ended(ids["trove"], second, DEAD, 1, answer="400")], at=4.0)
 
     trove = next(one for one in read_status(files).destinations if one.name == "trove")
     assert (trove.pending, trove.delivered, trove.dead) == (0, 1, 1)
@@ -214,7 +241,7 @@ def test_what_is_written_in_one_transaction_is_written_together_or_not_at_all(
 
     def fail() -> None:
         with ledger.transaction():
-            ledger.end([Ended(one, number, DELIVERED, 1, "201")], at=1.0)
+            ledger.end([Ended(one, number, DELIVERED, 1, answer="201")], at=1.0)
             ledger.describe(one, state="out", reason="503")
             raise KeyError
 
@@ -244,75 +271,53 @@ def test_a_destination_left_out_keeps_what_waits_and_gets_no_more_until_it_is_na
 
     fewer = ledger.register(["trove"], OPEN)
     ledger.take_in(appended(files, "b"), list(fewer.values()))
-    ledger.end([Ended(ids["trove"], one.event, DELIVERED, 1, "") for one in ledger.pending(1, 0, 9)], 1.0)
+    ledger.end([Ended(ids["trove"], one.event, DELIVERED, 1) for one in ledger.pending(1, 0, 9)], 1.0)
 
     assert ledger.is_empty()
-    assert ledger.prune(before=1e12, after=0, limit=100) == 2
     assert ledger.register(["trove", "datadog"], OPEN) == ids
     assert bodies(ledger.pending(ids["datadog"], 0, 10)) == all_of(before)
     assert not ledger.is_empty()
 
 
-# Pruning
+def test_a_delivery_that_another_destination_took_counts_there_and_waits_nowhere(
+    files: OutboxFiles, ledger: Ledger
+) -> None:
+    first, second = ledger.register(["first", "second"], OPEN).values()
+    ledger.take_in(appended(files, "a", "b", "c"), [first])
+    one, two, three = (each.event for each in ledger.pending(first, 0, 10))
+    # As after a replay: the second has had one of them before, which was dead.
+    ledger.take_in(appended(files, "d"), [first, second])
+    ledger.end([Ended(second, 4, DEAD, 1)], 1.0)
+    ledger.end([Ended(first, one, DELIVERED, 1)], 1.0)
+
+    ledger.end(
+        [
+            Ended(first, one, DELIVERED, 1, taken_by=second),
+            Ended(first, two, DELIVERED, 1, taken_by=second),
+            Ended(first, three, DEAD, 1),
+            Ended(first, 4, DELIVERED, 1, taken_by=second),
+        ],
+        2.0,
+    )
+
+    assert ledger.is_empty()
+    found = {each.name: (each.delivered, each.dead) for each in read_status(files).destinations}
+    assert found == {"first": (1, 1), "second": (2, 0)}
 
 
-def test_only_events_delivered_everywhere_long_ago_are_pruned(files: OutboxFiles, ledger: Ledger) -> None:
-    ids = ledger.register(["trove", "datadog"], OPEN)
-    trove, datadog = ids["trove"], ids["datadog"]
-    ledger.take_in(appended(files, "everywhere", "late", "half", "dead", "waiting"), [trove, datadog])
-    everywhere, late, half, dead, waiting = (one.event for one in ledger.pending(trove, 0, 10))
-    long_ago, lately = 1e12, 3e12
-    ledger.end([Ended(where, everywhere, DELIVERED, 1, "") for where in (trove, datadog)], long_ago)
-    ledger.end([Ended(where, late, DELIVERED, 1, "") for where in (trove, datadog)], lately)
-    ledger.end([Ended(trove, half, DELIVERED, 1, "")], long_ago)
-    ledger.end([Ended(trove, dead, DEAD, 1, ""), Ended(datadog, dead, DELIVERED, 1, "")], long_ago)
-
-    assert ledger.prune(before=2e12, after=0, limit=100) == waiting
-
-    assert query(files, "SELECT group_concat(id, ' ') FROM event") == f"{late} {half} {dead} {waiting}"
-    assert query(files, f"SELECT count(*) FROM delivery WHERE event = {everywhere}") == 0
-    assert read_status(files).destinations[1].delivered == 3
-
-
-def test_pruning_goes_on_where_it_stopped_and_says_when_it_is_through(
+def test_a_failed_try_is_written_down_until_the_delivery_has_ended(
     files: OutboxFiles, ledger: Ledger
 ) -> None:
     one = ledger.register(["trove"], OPEN)["trove"]
-    ledger.take_in(appended(files, *"abcde"), [one])
-    ledger.end([Ended(one, each.event, DELIVERED, 1, "") for each in ledger.pending(one, 0, 10)], 1.0)
-
-    assert ledger.prune(before=2e12, after=0, limit=3) == 3
-    assert ledger.prune(before=2e12, after=3, limit=3) == 5
-    assert ledger.prune(before=2e12, after=5, limit=3) == 0
-    assert query(files, "SELECT count(*) FROM event") == 0
-
-
-def test_events_younger_than_the_retention_arent_looked_at(files: OutboxFiles, ledger: Ledger) -> None:
-    one = ledger.register(["trove"], OPEN)["trove"]
     ledger.take_in(appended(files, "a"), [one])
-    ledger.end([Ended(one, 1, DELIVERED, 1, "")], 1.0)
 
-    assert ledger.prune(before=2.0, after=0, limit=100) == 0
-    assert query(files, "SELECT count(*) FROM event") == 1
+    ledger.tried([Tried(one, 1, 3, 2, 5.0, 6.0, 503, "503 busy")])
+    (waits,) = ledger.pending(one, 0, 10)
+    assert (waits.attempts, waits.charged, waits.first_at, waits.charged_at) == (3, 2, 5.0, 6.0)
 
-
-def test_pruning_what_an_outage_left_gives_the_space_back(
-    files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("keepline.outbox.ledger._SPARE_PAGES", 20)
-    one = ledger.register(["trove"], OPEN)["trove"]
-    ledger.take_in(appended(files, *(str(number) for number in range(100)), size=9_000), [one])
-    ledger.checkpoint()
-    before = files.ledger.stat().st_size
-    ledger.end([Ended(one, each.event, DELIVERED, 1, "") for each in ledger.pending(one, 0, 200)], 1.0)
-
-    looked_at = 0
-    while looked_at := ledger.prune(before=2e12, after=looked_at, limit=10):
-        pass
-    ledger.checkpoint()
-
-    assert before > 900_000
-    assert files.ledger.stat().st_size < 400_000
+    ledger.end([Ended(one, 1, DELIVERED, 4, 5.0, 201)], 7.0)
+    ledger.tried([Tried(one, 1, 9, 9, 9.0, 9.0, 500, "late")])
+    assert query(files, "SELECT attempts, first_at, ended_at, status FROM delivery") == (4, 5.0, 7.0, 201)
 
 
 # The file
@@ -373,7 +378,7 @@ def test_a_file_that_is_no_database_is_refused_with_the_remedy(files: OutboxFile
     files.create()
     files.ledger.write_bytes(b"no database at all" * 1000)
 
-    with pytest.raises(OutboxDamaged, match=r"move ledger\.db and the files .* aside"):
+    with pytest.raises(OutboxDamaged, match=r"the next relay sets it aside .* run `keepline flush`"):
         Ledger(files)
 
 
@@ -399,7 +404,7 @@ def test_a_ledger_with_a_damaged_page_says_so(files: OutboxFiles) -> None:
     files.ledger.write_bytes(data)
 
     damaged = Ledger(files)
-    with pytest.raises(OutboxDamaged, match="the relay makes a new one"):
+    with pytest.raises(OutboxDamaged, match="saves what can be read of it"):
         damaged.pending(one, 0, 1000)
     damaged.close()
 
@@ -483,10 +488,9 @@ def test_a_long_reader_sees_one_instant_and_holds_nobody_up(
         until(reports.read)
         for name in "bcdef":
             ledger.take_in(appended(files, name), [one])
-        ledger.end([Ended(one, each.event, DELIVERED, 1, "") for each in ledger.pending(one, 0, 10)], 1.0)
-        assert ledger.prune(before=2e12, after=0, limit=100) == 6
+        ledger.end([Ended(one, each.event, DELIVERED, 1) for each in ledger.pending(one, 0, 10)], 1.0)
         os.write(writing, b"x")
         assert reader.end() == 0
 
     assert results.read() == ["1", "1"]
-    assert query(files, "SELECT count(*) FROM event") == 0
+    assert query(files, "SELECT count(*) FROM event") == 6

@@ -53,6 +53,14 @@ def archive(files: OutboxFiles, number: int) -> None:
         raise unavailable("archive", path, error) from error
 
 
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def delete(files: OutboxFiles, number: int) -> None:
     """Delete an archived segment, and give its space back.
 
@@ -73,6 +81,8 @@ def delete(files: OutboxFiles, number: int) -> None:
             os.ftruncate(fd, 0)
         finally:
             os.close(fd)
+        # Came it back after a power cut, what is forgotten of it by then would be taken in anew.
+        _sync(files.archive)
     except FileNotFoundError:
         return
     except OSError as error:

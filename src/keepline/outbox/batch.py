@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from keepline.outbox.archive import archived_path
 from keepline.outbox.files import OutboxFiles, unavailable
 from keepline.outbox.owned import OwnedFile
 from keepline.outbox.record import Damage, Entry, scan
@@ -38,7 +39,7 @@ class Batch:
     more: bool
 
 
-def read(files: OutboxFiles, number: int, position: int, *, limit: int) -> Batch:
+def read(files: OutboxFiles, number: int, position: int, *, limit: int, archived: bool = False) -> Batch:
     """Read whole records of a segment.
 
     A segment that is shorter than the position was cut off. If a power cut did it, all that is left was taken
@@ -50,6 +51,7 @@ def read(files: OutboxFiles, number: int, position: int, *, limit: int) -> Batch
         number: the segment.
         position: where to begin, bytes.
         limit: most records to give.
+        archived: whether it is one of the archive.
 
     Returns:
         the records; a segment that isn't there gives none.
@@ -57,12 +59,13 @@ def read(files: OutboxFiles, number: int, position: int, *, limit: int) -> Batch
     Raises:
         OutboxUnavailable: the segment can't be read.
     """
+    path = archived_path(files, number) if archived else segment_path(files, number)
     try:
-        file = OwnedFile(segment_path(files, number), os.O_RDONLY)
+        file = OwnedFile(path, os.O_RDONLY)
     except FileNotFoundError:
         return Batch(number, position, position, 0, (), (), more=False)
     except OSError as error:
-        raise unavailable("open", segment_path(files, number), error) from error
+        raise unavailable("open", path, error) from error
     try:
         return read_file(file, number, position, limit)
     finally:
@@ -97,11 +100,11 @@ def read_file(file: OwnedFile, number: int, position: int, limit: int) -> Batch:
         damages: list[Damage] = [*cut_off]
         end = begin
         for found in scan(data, begin):
+            end = found.end
             if isinstance(found, Damage):
                 damages.append(found)
-            else:
-                entries.append(found)
-            end = found.end
+                continue
+            entries.append(found)
             if len(entries) >= limit:
                 break
         if entries or len(data) < wanted:

@@ -10,11 +10,13 @@ from keepline.errors import OutboxDamaged
 from keepline.outbox.archive import archived_path
 from keepline.outbox.files import OutboxFiles, unavailable
 from keepline.outbox.owned import OwnedFile
-from keepline.outbox.record import body_of
+from keepline.outbox.record import MAX_RECORD_BYTES, body_of
 from keepline.outbox.segments import segment_path
 
 _MOST_OPEN = 4
 _STRETCH_BYTES = 1024 * 1024
+_MOST_POSITION = 2**48
+_MOST_LENGTH = 2 * MAX_RECORD_BYTES
 
 
 class Place(NamedTuple):
@@ -31,6 +33,21 @@ class Place(NamedTuple):
     length: int
 
 
+def is_possible(segment: object, position: object, length: object) -> bool:
+    """Whether a record can stand there, by what a ledger says that may be damaged.
+
+    Args:
+        segment: as of :class:`Place`.
+        position: as of :class:`Place`.
+        length: as of :class:`Place`.
+    """
+    return (
+        type(segment) is type(position) is type(length) is int
+        and segment >= 0 <= position < _MOST_POSITION
+        and 0 < length <= _MOST_LENGTH
+    )
+
+
 class Bodies:
     """Reads bodies; keeps a few segments open.
 
@@ -42,23 +59,22 @@ class Bodies:
         self._files = files
         self._open: dict[int, OwnedFile] = {}
 
-    def read(self, places: Sequence[Place]) -> list[bytes | None]:
+    def read(self, places: Sequence[tuple[int, int, int]]) -> list[bytes | None]:
         """The bodies of some records, in their order; ``None`` for one that is damaged or gone.
 
         Args:
-            places: best in the order in which they stand; what stands together is read at once.
+            places: as of :class:`Place`; best in the order in which they stand, since what stands
+                together is read at once.
 
         Raises:
             OutboxUnavailable: a segment can't be opened or read.
         """
         found: list[bytes | None] = []
-        for stretch in _stretches(places):
-            begin = stretch[0].position
-            last = stretch[-1]
-            data = self._bytes(last.segment, begin, last.position + last.length - begin)
-            for one in stretch:
-                at = one.position - begin
-                found.append(_body(data[at : at + one.length]))
+        for segment, stretch in _stretches(places):
+            begin = stretch[0][0]
+            data = self._bytes(segment, begin, stretch[-1][0] + stretch[-1][1] - begin)
+            for position, length in stretch:
+                found.append(_body(data[position - begin : position - begin + length]))
         return found
 
     def forget(self, segment: int) -> None:
@@ -97,18 +113,20 @@ class Bodies:
         return None
 
 
-def _stretches(places: Sequence[Place]) -> Iterator[list[Place]]:
-    stretch: list[Place] = []
-    for one in places:
-        if stretch:
-            first, last = stretch[0], stretch[-1]
-            follows = one.segment == last.segment and one.position >= last.position
-            if not follows or one.position + one.length - first.position > _STRETCH_BYTES:
-                yield stretch
-                stretch = []
-        stretch.append(one)
+def _stretches(places: Sequence[tuple[int, int, int]]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """Positions and lengths of what stands close together in one segment."""
+    current, first, last = -1, 0, 0
+    stretch: list[tuple[int, int]] = []
+    for segment, position, length in places:
+        if segment != current or position < last or position + length - first > _STRETCH_BYTES:
+            if stretch:
+                yield current, stretch
+            stretch = []
+            current, first = segment, position
+        last = position
+        stretch.append((position, length))
     if stretch:
-        yield stretch
+        yield current, stretch
 
 
 def _body(record: memoryview) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What an operator asks of the relay: appended to the journal, applied by the relay in the order of appending.
+"""What an operator asks of the relay: a record in the journal, applied by the relay in its turn.
 
 So the ledger has one writer, and a command outlives whatever dies between its appending and its doing.
 """
@@ -6,6 +6,7 @@ So the ledger has one writer, and a command outlives whatever dies between its a
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
@@ -13,6 +14,8 @@ from typing import Any, ClassVar
 from keepline.errors import OutboxDamaged
 from keepline.outbox.delivery import DeliveryState
 from keepline.outbox.ledger import Ledger
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Replay:
 
     def apply(self, ledger: Ledger) -> None:
         """Make them pending."""
-        found = ledger.ident_of(self.destination)
-        if found is None or ledger.identity != self.ledger:
+        found = _find(ledger, self)
+        if found is None:
             return
         with ledger.transaction():
             for event in self.events:
@@ -43,12 +46,13 @@ class Replay:
                 if state == DeliveryState.PENDING:
                     continue
                 ledger.db.execute(
-                    "INSERT INTO delivery (destination, event, state) SELECT ?, id, 0 FROM event WHERE id = ? "
+                    "INSERT INTO delivery (destination, event, state) "
+                    "SELECT ?, id, 0 FROM event WHERE id = ? "
                     "ON CONFLICT (destination, event) DO UPDATE SET state = 0, attempts = 0, charged = 0, "
                     "charged_at = NULL, first_at = NULL, ended_at = NULL",
                     (found, event),
                 )
-                if state is not None:
+                if state is not None and ledger.db.changes():
                     ledger.count(found, DeliveryState(state), -1)
 
 
@@ -69,13 +73,14 @@ class Discard:
 
     def apply(self, ledger: Ledger) -> None:
         """Make them discarded; retention lets them go."""
-        found = ledger.ident_of(self.destination)
-        if found is None or ledger.identity != self.ledger:
+        found = _find(ledger, self)
+        if found is None:
             return
         with ledger.transaction():
             for event in self.events:
                 ledger.db.execute(
-                    "UPDATE delivery SET state = 3, ended_at = ? WHERE destination = ? AND event = ? AND state = 2",
+                    "UPDATE delivery SET state = 3, ended_at = ? "
+                    "WHERE destination = ? AND event = ? AND state = 2",
                     (time.time(), found, event),
                 )
                 changed = ledger.db.changes()
@@ -145,11 +150,45 @@ def from_json(body: bytes) -> Command:
     """
     try:
         document = json.loads(body)
-        command: Command = _KINDS[document.pop("do")](
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
-        )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        kind: type[Any] = _KINDS[document.pop("do")]
+        command: Command = kind(**{key: _value(key, value) for key, value in document.items()})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise OutboxDamaged(
             f"a command in the journal isn't known here ({error}); give it again with this version"
         ) from error
     return command
+
+
+def _value(key: str, value: Any) -> Any:
+    # Whatever SQLite couldn't take would stop the relay at this record for ever.
+    if key == "events":
+        if not all(type(one) is int and 0 < one < 2**63 for one in value):
+            raise ValueError(f"{key} are no ids")
+        return tuple(value)
+    if isinstance(value, str):
+        value.encode()
+    elif value is not None or key != "destination":
+        raise ValueError(f"{key} is no text")
+    return value
+
+
+def _find(ledger: Ledger, command: Replay | Discard) -> int | None:
+    """The id of the destination that a command is about; ``None`` where it can't be done, which is logged."""
+    found = ledger.ident_of(command.destination)
+    if ledger.identity != command.ledger:
+        log.warning(
+            "ignored a command to %s %d events of `%s`: the ledger was made anew since, and knows them by "
+            "other ids; give it again",
+            command.kind,
+            len(command.events),
+            command.destination,
+        )
+        return None
+    if found is None:
+        log.warning(
+            "ignored a command to %s %d events of `%s`: the ledger knows no such destination",
+            command.kind,
+            len(command.events),
+            command.destination,
+        )
+    return found

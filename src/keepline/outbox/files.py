@@ -52,6 +52,11 @@ class OutboxFiles:
         return self.folder / "ledger.db"
 
     @property
+    def suspect(self) -> Path:
+        """There when a relay has met damage in the ledger, which the next one is to repair."""
+        return self.folder / "ledger.suspect"
+
+    @property
     def relay_lock(self) -> Path:
         """Held by the relay for as long as it lives; tells which process it is."""
         return self.folder / "relay.lock"

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, cast
 
 import apsw
 
-from keepline.errors import OutboxLocked
+from keepline.errors import OutboxDamaged, OutboxLocked
 from keepline.outbox.batch import Batch
-from keepline.outbox.bodies import Bodies, Place
+from keepline.outbox.bodies import Bodies, is_possible
 from keepline.outbox.delivery import DeliveryState, Ended, Pending, Tried
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.record import Entry
 from keepline.outbox.sqlite import SOMETHING_PENDING, open_for_writing, translated
+from keepline.outbox.transaction import transaction
 
 _PENDING_BYTES = 8 * 1024 * 1024
+_PENDING = (
+    "SELECT event.id, run_key, attempts, charged, first_at, charged_at, segment, position, length, "
+    "CASE WHEN segment IS NULL THEN (SELECT body FROM body WHERE body.event = event.id) END "
+    "FROM delivery JOIN event ON event.id = delivery.event "
+    "WHERE destination = ? AND state = 0 AND delivery.event > ? ORDER BY delivery.event LIMIT ?"
+)
 
 
 class Ledger:
@@ -32,6 +40,7 @@ class Ledger:
 
     Args:
         files: the outbox.
+        power: whether what was written outlives a power cut too; each transaction then waits for the disk.
 
     Raises:
         OutboxUnavailable: the file can't be opened or written.
@@ -39,10 +48,11 @@ class Ledger:
         OutboxDamaged: it isn't a ledger, or a newer one.
     """
 
-    def __init__(self, files: OutboxFiles) -> None:
+    def __init__(self, files: OutboxFiles, *, power: bool = False) -> None:
+        self._files = files
         self._path = files.ledger
         self.bodies = Bodies(files)
-        self.db: apsw.Connection = open_for_writing(files)
+        self.db: apsw.Connection = open_for_writing(files, power=power)
 
     def close(self) -> None:
         """Write the log back into the file, and close it."""
@@ -51,21 +61,43 @@ class Ledger:
             self.db.close()
 
     def checkpoint(self) -> None:
-        """Write the log back into the file, so that :meth:`close` has little left to do."""
-        with translated("write", self._path):
+        """Write the log back into the file, through to the disk."""
+        with self.using("write"):
             self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    @contextmanager
+    def using(self, operation: str) -> Iterator[None]:
+        """Errors of SQLite inside it become Keepline's, and damage is left to the next relay to repair.
+
+        Args:
+            operation: what is tried, in words.
+        """
+        try:
+            with translated(operation, self._path):
+                yield
+        except OutboxDamaged as error:
+            # Tables that aren't ours show at every opening.
+            if not isinstance(error.__cause__, apsw.SQLError):
+                with suppress(OSError):
+                    self._files.suspect.write_text(f"{error}\n")
+            raise
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """What is written inside it is written together or not at all."""
-        with translated("write", self._path), self.db:
+        with self.using("write"), transaction(self.db):
             yield
 
     def position(self, segment: int) -> int:
         """Up to where a segment has been taken in, bytes."""
-        with translated("read", self._path):
+        with self.using("read"):
             value = self.db.execute("SELECT position FROM mark WHERE segment = ?", (segment,)).get
         return int(value or 0)
+
+    def renew(self) -> None:
+        """Become another ledger to whoever knows ids of events: they may come to mean others."""
+        with self.using("write"):
+            self.db.execute("UPDATE ledger SET identity = lower(hex(randomblob(8)))")
 
     def take_in(self, batch: Batch, destinations: Sequence[int]) -> None:
         """Take events in, each pending at every destination, and move the segment's mark: all or nothing.
@@ -153,7 +185,7 @@ class Ledger:
             state: of its lane.
             reason: why, in words.
         """
-        with translated("write", self._path):
+        with self.using("write"):
             self.db.execute(
                 "UPDATE destination SET state = ?, reason = ?, since = ? WHERE id = ?",
                 (state, reason, time.time(), destination),
@@ -167,7 +199,7 @@ class Ledger:
             answer: in words.
             at: s since 1970.
         """
-        with translated("write", self._path):
+        with self.using("write"):
             self.db.execute(
                 "UPDATE destination SET last_answer = ?, last_answer_at = ? WHERE id = ?",
                 (answer, at, destination),
@@ -182,25 +214,24 @@ class Ledger:
             destination: its id.
             after: only events with a greater id.
             limit: most rows.
-            most_bytes: most bytes of bodies, but for the first; what would go beyond is left for the next call.
+            most_bytes: most bytes of bodies, but for the first; what would go beyond waits for the next call.
         """
-        with translated("read", self._path):
-            rows = self.db.execute(
-                "SELECT event.id, run_key, attempts, charged, first_at, charged_at, segment, position, length, "
-                "CASE WHEN segment IS NULL THEN (SELECT body FROM body WHERE body.event = event.id) END "
-                "FROM delivery JOIN event ON event.id = delivery.event "
-                "WHERE destination = ? AND state = 0 AND delivery.event > ? ORDER BY delivery.event LIMIT ?",
-                (destination, after, limit),
-            ).fetchall()
-        found = cast("list[tuple[Any, ...]]", rows)
-        left = most_bytes
-        for number, row in enumerate(found):
-            left -= row[8] or len(row[9] or b"")
-            if left < 0 and number:
-                del found[number:]
-                break
-        read = iter(self.bodies.read([Place(*row[6:9]) for row in found if row[6] is not None]))
-        return [Pending(row[0], row[1], row[9] if row[6] is None else next(read), *row[2:6]) for row in found]
+        found: list[tuple[Any, ...]] = []
+        with self.using("read"):
+            rows = self.db.execute(_PENDING, (destination, after, limit))
+            left = most_bytes
+            for row in cast("Iterator[tuple[Any, ...]]", rows):
+                left -= _size_of(row)
+                if left < 0 and found:
+                    break
+                found.append(row)
+            # A row that is left lying would keep the log from being written back.
+            rows.close()
+        bodies = iter(self.bodies.read([row[6:9] for row in found if row[6] is not None]))
+        return [
+            Pending(event, run_key, body if segment is None else next(bodies), *tries)
+            for event, run_key, *tries, segment, _, _, body in found
+        ]
 
     def tried(self, tried: Sequence[Tried]) -> None:
         """Write down tries that failed, all or nothing; a delivery that has ended stays as it was.
@@ -213,8 +244,10 @@ class Ledger:
                 "UPDATE delivery SET attempts = ?, charged = ?, first_at = ?, charged_at = ?, status = ?, "
                 "answer = ? WHERE destination = ? AND event = ? AND state = 0",
                 (
-                    (one.attempts, one.charged, one.first_at, one.charged_at, one.status, one.answer)
-                    + (one.destination, one.event)
+                    (
+                        *(one.attempts, one.charged, one.first_at, one.charged_at, one.status, one.answer),
+                        *(one.destination, one.event),
+                    )
                     for one in tried
                 ),
             )
@@ -227,22 +260,46 @@ class Ledger:
             at: s since 1970.
         """
         groups: dict[tuple[int, DeliveryState], list[Ended]] = {}
-        for one in ended:
-            taken_by = one.destination if one.taken_by is None else one.taken_by
-            groups.setdefault((taken_by, one.state), []).append(one)
         with self.transaction():
-            for (taken_by, state), ends in groups.items():
+            for one in ended:
+                if one.taken_by not in (None, one.destination):
+                    one = self._hand_over(one, one.taken_by)
+                groups.setdefault((one.destination, one.state), []).append(one)
+            for (destination, state), ends in groups.items():
                 before = self.db.total_changes()
                 self.db.executemany(
-                    "UPDATE OR REPLACE delivery SET destination = ?, state = ?, attempts = ?, first_at = ?, "
-                    "ended_at = ?, status = ?, answer = ? WHERE destination = ? AND event = ? AND state = 0",
+                    "UPDATE delivery SET state = ?, attempts = ?, first_at = ?, ended_at = ?, status = ?, "
+                    "answer = ? WHERE destination = ? AND event = ? AND state = 0",
                     (
-                        (taken_by, int(state), one.attempts, one.first_at, at, one.status, one.answer)
-                        + (one.destination, one.event)
+                        (
+                            state,
+                            one.attempts,
+                            one.first_at,
+                            at,
+                            one.status,
+                            one.answer,
+                            one.destination,
+                            one.event,
+                        )
                         for one in ends
                     ),
                 )
-                self.count(taken_by, state, self.db.total_changes() - before)
+                self.count(destination, state, self.db.total_changes() - before)
+
+    def _hand_over(self, one: Ended, taken_by: int) -> Ended:
+        """Make a delivery that waits that of the destination that has taken it."""
+        there = self.db.execute(
+            "SELECT state FROM delivery WHERE destination = ? AND event = ?", (taken_by, one.event)
+        ).get
+        # It may have one of its own, after a replay.
+        self.db.execute(
+            "UPDATE OR REPLACE delivery SET destination = ? "
+            "WHERE destination = ? AND event = ? AND state = 0",
+            (taken_by, one.destination, one.event),
+        )
+        if there and self.db.changes():
+            self.count(taken_by, DeliveryState(there), -1)
+        return replace(one, destination=taken_by, taken_by=None)
 
     def count(self, destination: int, state: DeliveryState, more: int) -> None:
         """Correct how many deliveries of a destination have come into a state.
@@ -253,7 +310,7 @@ class Ledger:
             more: how many; negative for fewer.
         """
         column = state.name.lower()
-        with translated("write", self._path):
+        with self.using("write"):
             self.db.execute(
                 f"UPDATE destination SET {column} = {column} + ? WHERE id = ?",  # noqa: S608 - fixed names
                 (more, destination),
@@ -262,7 +319,8 @@ class Ledger:
     @property
     def identity(self) -> str:
         """Which ledger this is: ids of events mean those of one ledger."""
-        return str(self.db.execute("SELECT identity FROM ledger").get)
+        with self.using("read"):
+            return str(self.db.execute("SELECT identity FROM ledger").get)
 
     def ident_of(self, destination: str) -> int | None:
         """The id of a destination.
@@ -270,11 +328,29 @@ class Ledger:
         Args:
             destination: its name.
         """
-        found = self.db.execute("SELECT id FROM destination WHERE name = ?", (destination,)).get
+        with self.using("read"):
+            found = self.db.execute("SELECT id FROM destination WHERE name = ?", (destination,)).get
         return None if found is None else int(found)
 
     def is_empty(self) -> bool:
         """Whether no delivery to an active destination waits."""
-        with translated("read", self._path):
+        with self.using("read"):
             found = self.db.execute(SOMETHING_PENDING).get
         return found is None
+
+
+def _size_of(row: tuple[Any, ...]) -> int:
+    """The bytes of what waits, whose row is what we write."""
+    event, run_key, attempts, charged, first_at, charged_at, *place, body = row
+    try:
+        sound = type(run_key) is str and attempts >= 0 <= charged
+        sound = sound and (first_at or 0.0) >= 0.0 <= (charged_at or 0.0)
+        if place[0] is None:
+            size = len(body or b"")
+        else:
+            sound, size = sound and is_possible(*place), place[2]
+    except TypeError:
+        sound = False
+    if not sound:
+        raise OutboxDamaged(f"the row of event {event} in the ledger isn't one; the next relay repairs it")
+    return int(size)

@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 import time
-from typing import cast
+from typing import Any, cast
 
 from keepline.outbox.archive import archived_numbers, archived_path, delete
 from keepline.outbox.bodies import Place
-from keepline.outbox.files import OutboxFiles
+from keepline.outbox.files import OutboxFiles, unavailable
 from keepline.outbox.ledger import Ledger
+from keepline.outbox.segments import segment_numbers
 
 _STEP = 1000
 _SPARE_PAGES = 4096
 _VACUUM_PAGES = 1024
-# Of a segment's bytes: what isn't finished may be this part of it, and is copied into the ledger.
+# What of a segment isn't finished and is copied into the ledger, so that the segment can go: this part of its
+# bytes, or so many where it is small, and no more events than these.
 _STRAGGLERS = 1 / 8
+_SMALL = 256 * 1024
+_MOST_STRAGGLERS = 5000
 
-# An event with a delivery that waits, is dead, or has ended since a time.
-_UNFINISHED = (
-    "EXISTS (SELECT 1 FROM destination JOIN delivery ON delivery.destination = destination.id "
-    "AND delivery.event = event.id WHERE delivery.state IN (0, 2) OR ended_at >= ?)"
+# The events of a stretch of ids with a delivery that waits or is dead; out of the indexes of just those.
+_UNFINISHED = """
+    SELECT event FROM destination CROSS JOIN delivery INDEXED BY delivery_pending
+        ON delivery.destination = destination.id AND event BETWEEN :first AND :last WHERE delivery.state = 0
+    UNION SELECT event FROM destination CROSS JOIN delivery INDEXED BY delivery_dead
+        ON delivery.destination = destination.id AND event BETWEEN :first AND :last WHERE delivery.state = 2
+"""
+_UNFINISHED_OF_SEGMENT = (
+    "SELECT id, position, length FROM event "  # noqa: S608 - of fixed parts
+    f"WHERE id IN ({_UNFINISHED}) AND segment = :segment ORDER BY position LIMIT :most"
+)
+_LAST_END = (
+    "SELECT max(ended_at) FROM destination CROSS JOIN delivery ON delivery.destination = destination.id "
+    "WHERE event BETWEEN :first AND :last"
+)
+_EVENTS = "SELECT id FROM event WHERE id BETWEEN :first AND :last AND segment = :segment"
+_DELETE = (
+    "DELETE FROM delivery WHERE destination IN (SELECT id FROM destination) "  # noqa: S608 - of fixed parts
+    f"AND event BETWEEN :first AND :last AND event IN ({_EVENTS})",
+    f"DELETE FROM event WHERE id IN ({_EVENTS})",  # noqa: S608 - of fixed parts
+    "UPDATE mark SET first_event = :last + 1 WHERE segment = :segment",
+)
+_EVENTS_WITH_BODIES = (
+    "SELECT id, appended_at >= :before * 1e9 OR EXISTS (SELECT 1 FROM destination CROSS JOIN delivery "
+    "ON delivery.destination = destination.id AND delivery.event = event.id "
+    "WHERE delivery.state IN (0, 2) OR ended_at >= :before) "
+    "FROM event WHERE id > :after AND segment IS NULL ORDER BY id LIMIT :most"
 )
 
 
@@ -39,16 +66,23 @@ class Pruning:
         self._ledger = ledger
         self._segments: list[int] = []
         self._begun: int | None = None
-        self._before = 0.0
         self._bodies_after = 0
+        # When the last event of a segment ended, where that kept it: so long nobody has to look at it again.
+        self._ended: dict[int, float] = {}
 
     def begin(self) -> None:
         """Begin a round, with the oldest segment.
 
         Raises:
-            OutboxUnavailable: the archive can't be read.
+            OutboxError: archive or ledger can't be read.
         """
-        self._segments = archived_numbers(self._files)[::-1]
+        journal = segment_numbers(self._files)
+        with self._ledger.using("read"):
+            marked = self._ledger.db.execute("SELECT segment FROM mark").fetchall()
+        # Also those whose file is gone: a relay was killed between deleting it and writing that down.
+        known = {number for (number,) in cast("list[tuple[int]]", marked)}.difference(journal)
+        self._segments = sorted(known.union(archived_numbers(self._files)), reverse=True)
+        self._ended = {number: at for number, at in self._ended.items() if number in known}
         self._begun = None
         self._bodies_after = 0
 
@@ -66,7 +100,7 @@ class Pruning:
             OutboxError: something can't be read, written or deleted; what was deleted stays so.
         """
         if self._begun is not None:
-            self._delete_some(self._begun, self._before)
+            self._delete_some(self._begun)
             return True
         if pressed:
             before = time.time()
@@ -74,86 +108,90 @@ class Pruning:
             number = self._segments.pop()
             if number >= before * 1e9:
                 self._segments.clear()
-                break
-            if self._may_go(number, before):
-                self._begun, self._before = number, before
+            elif self._may_go(number, before):
+                self._begun = number
                 return True
-        return self._delete_bodies(before)
+        return self._delete_bodies(before) or self._give_space_back()
 
     def _may_go(self, number: int, before: float) -> bool:
-        found = self._ledger.db.execute(
-            "SELECT first_event, last_event FROM mark WHERE segment = ?", (number,)
-        ).fetchall()
-        if not found:
-            return False  # Not taken in; perhaps the ledger is younger than it.
-        first, last = cast("tuple[int | None, int | None]", found[0])
-        if first is None:
-            return True
-        unfinished = self._ledger.db.execute(
-            f"SELECT coalesce(sum(length), 0) FROM event WHERE id BETWEEN ? AND ? AND segment = ? AND {_UNFINISHED}",
-            (first, last, number, before),
-        ).get
+        if self._ended.get(number, 0.0) >= before:
+            return False
+        stretch = self._stretch(number)
+        if stretch is None:
+            return False  # Not taken in.
         try:
             size = archived_path(self._files, number).stat().st_size
         except FileNotFoundError:
             return True
-        return bool(unfinished <= size * _STRAGGLERS)
+        except OSError as error:
+            raise unavailable("look at", archived_path(self._files, number), error) from error
+        unfinished = self._unfinished(stretch)
+        if len(unfinished) > _MOST_STRAGGLERS:
+            return False
+        if sum(length for _, _, length in unfinished) > max(size * _STRAGGLERS, _SMALL):
+            return False
+        with self._ledger.using("read"):
+            self._ended[number] = float(self._ledger.db.execute(_LAST_END, stretch).get or 0.0)
+        return self._ended[number] < before
 
-    def _delete_some(self, number: int, before: float) -> None:
-        db = self._ledger.db
-        with self._ledger.transaction():
-            ((first, last),) = cast(
-                "list[tuple[int | None, int]]",
-                db.execute(
-                    "SELECT first_event, last_event FROM mark WHERE segment = ?", (number,)
-                ).fetchall(),
-            )
-            if first is not None and first <= last:
-                up_to = min(first + _STEP - 1, last)
-                self._rescue(number, first, up_to, before)
-                ours = "SELECT id FROM event WHERE id BETWEEN ? AND ? AND segment = ?"
-                db.execute(
-                    "DELETE FROM delivery WHERE destination IN (SELECT id FROM destination) "  # noqa: S608
-                    f"AND event BETWEEN ? AND ? AND event IN ({ours})",
-                    (first, up_to, first, up_to, number),
-                )
-                db.execute(
-                    "DELETE FROM event WHERE id BETWEEN ? AND ? AND segment = ?", (first, up_to, number)
-                )
-                db.execute("UPDATE mark SET first_event = ? WHERE segment = ?", (up_to + 1, number))
-                return
-        # Only when that is written: what the ledger knows of has its body.
+    def _stretch(self, number: int) -> dict[str, Any] | None:
+        """The ids between which those of a segment's events lie."""
+        with self._ledger.using("read"):
+            found = self._ledger.db.execute(
+                "SELECT coalesce(first_event, 1), coalesce(last_event, 0) FROM mark WHERE segment = ?",
+                (number,),
+            ).get
+        if found is None:
+            return None
+        first, last = cast("tuple[int, int]", found)
+        return {"segment": number, "first": first, "last": last}
+
+    def _unfinished(self, stretch: dict[str, Any]) -> list[tuple[int, int, int]]:
+        with self._ledger.using("read"):
+            rows = self._ledger.db.execute(
+                _UNFINISHED_OF_SEGMENT, {**stretch, "most": _MOST_STRAGGLERS + 1}
+            ).fetchall()
+        return cast("list[tuple[int, int, int]]", rows)
+
+    def _delete_some(self, number: int) -> None:
+        stretch = self._stretch(number)
+        if stretch is not None and stretch["first"] <= stretch["last"]:
+            stretch["last"] = min(stretch["first"] + _STEP - 1, stretch["last"])
+            with self._ledger.transaction():
+                self._rescue(stretch)
+                for statement in _DELETE:
+                    self._ledger.db.execute(statement, stretch)
+            return
+        # Only when what is kept of it has reached the disk: no power cut brings the segment back.
+        self._ledger.checkpoint()
         delete(self._files, number)
         self._ledger.bodies.forget(number)
+        self._ended.pop(number, None)
         with self._ledger.transaction():
-            db.execute("DELETE FROM mark WHERE segment = ?", (number,))
-            self._give_space_back()
+            self._ledger.db.execute("DELETE FROM mark WHERE segment = ?", (number,))
         self._begun = None
 
-    def _rescue(self, number: int, first: int, up_to: int, before: float) -> None:
-        db = self._ledger.db
-        rows = db.execute(
-            "SELECT id, position, length FROM event WHERE id BETWEEN ? AND ? AND segment = ? "
-            f"AND {_UNFINISHED} ORDER BY position",
-            (first, up_to, number, before),
-        ).fetchall()
-        kept = cast("list[tuple[int, int, int]]", rows)
-        bodies = self._ledger.bodies.read([Place(number, position, length) for _, position, length in kept])
+    def _rescue(self, stretch: dict[str, Any]) -> None:
+        kept = self._unfinished(stretch)
+        bodies = self._ledger.bodies.read(
+            [Place(stretch["segment"], position, length) for _, position, length in kept]
+        )
         for (event, _, _), body in zip(kept, bodies, strict=True):
             if body is not None:
-                db.execute("INSERT OR REPLACE INTO body (event, body) VALUES (?, ?)", (event, body))
-        db.executemany(
+                self._ledger.db.execute(
+                    "INSERT OR REPLACE INTO body (event, body) VALUES (?, ?)", (event, body)
+                )
+        self._ledger.db.executemany(
             "UPDATE event SET segment = NULL, position = NULL, length = NULL WHERE id = ?",
             [(event,) for event, _, _ in kept],
         )
 
     def _delete_bodies(self, before: float) -> bool:
+        """Delete some of the events whose segment is gone already, where they have ended since."""
         db = self._ledger.db
         with self._ledger.transaction():
             rows = db.execute(
-                f"SELECT id, {_UNFINISHED} OR appended_at >= ? FROM event JOIN body ON body.event = event.id "  # noqa: S608
-                "WHERE id > ? ORDER BY id LIMIT ?",
-                (before, before * 1e9, self._bodies_after, _STEP),
+                _EVENTS_WITH_BODIES, {"before": before, "after": self._bodies_after, "most": _STEP}
             ).fetchall()
             looked_at = cast("list[tuple[int, int]]", rows)
             finished = [(event,) for event, stays in looked_at if not stays]
@@ -163,15 +201,16 @@ class Pruning:
             )
             db.executemany("DELETE FROM body WHERE event = ?", finished)
             db.executemany("DELETE FROM event WHERE id = ?", finished)
-            if finished:
-                self._give_space_back()
         if looked_at:
             self._bodies_after = looked_at[-1][0]
         return len(looked_at) == _STEP
 
-    def _give_space_back(self) -> None:
+    def _give_space_back(self) -> bool:
         # Only what an outage left over: the pages of a usual day are wanted again tomorrow.
-        db = self._ledger.db
-        free = int(db.pragma("freelist_count") or 0)
-        if free > _SPARE_PAGES and free * 2 > int(db.pragma("page_count") or 0):
+        with self._ledger.using("write"):
+            db = self._ledger.db
+            free = int(db.pragma("freelist_count") or 0)
+            if free <= _SPARE_PAGES or free * 2 <= int(db.pragma("page_count") or 0):
+                return False
             db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+            return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import apsw
 
 from keepline.errors import OutboxDamaged
+from keepline.outbox.transaction import transaction
 
 STEPS = (
     # 1: the first version.
@@ -76,9 +77,14 @@ STEPS = (
     ALTER TABLE event ADD COLUMN position INTEGER;   -- bytes
     ALTER TABLE event ADD COLUMN length INTEGER;     -- bytes
 
+    -- Those without a segment are few, and looked after by themselves.
+    CREATE INDEX event_rescued ON event (id) WHERE segment IS NULL;
+
     -- The first and the last event of a segment, by their ids; others may stand between them.
     ALTER TABLE mark ADD COLUMN first_event INTEGER;
     ALTER TABLE mark ADD COLUMN last_event INTEGER;
+    -- Those of the first version aren't known by their places; what comes begins behind them.
+    UPDATE mark SET first_event = seq + 1, last_event = seq FROM sqlite_sequence WHERE name = 'event';
 
     ALTER TABLE delivery ADD COLUMN charged INTEGER NOT NULL DEFAULT 0;  -- failed while others succeeded
     ALTER TABLE delivery ADD COLUMN charged_at REAL;  -- s since 1970: when for the first time
@@ -91,10 +97,21 @@ STEPS = (
     ALTER TABLE destination ADD COLUMN discarded INTEGER NOT NULL DEFAULT 0;
 
     -- Which ledger this is: commands name events by their ids, and mean those of one ledger.
-    CREATE TABLE ledger (identity TEXT NOT NULL);
-    INSERT INTO ledger (identity) VALUES (lower(hex(randomblob(8))));
+    CREATE TABLE ledger (
+        identity   TEXT NOT NULL,
+        checked_at REAL NOT NULL    -- s since 1970: when it was last read as a whole and found sound
+    );
+    INSERT INTO ledger (identity, checked_at) VALUES (lower(hex(randomblob(8))), unixepoch('subsec'));
+
+    -- Events that were found again in their segments after the ledger was damaged: to wait at every
+    -- destination of the relay that begins next, but for where it is known what became of them.
+    CREATE TABLE unplaced (event INTEGER PRIMARY KEY);
     """,
 )
+
+
+class LedgerTooNew(OutboxDamaged):
+    """A newer Keepline has written the ledger; it is left as it is."""
 
 
 def version(connection: apsw.Connection) -> int:
@@ -108,7 +125,7 @@ def version(connection: apsw.Connection) -> int:
     """
     found = int(connection.pragma("user_version") or 0)
     if not 0 <= found <= len(STEPS):
-        raise OutboxDamaged(
+        raise LedgerTooNew(
             f"the ledger {connection.filename} was written by a newer Keepline (its schema is {found}, "
             f"this one knows {len(STEPS)}); install that version again"
         )
@@ -124,7 +141,7 @@ def migrate(connection: apsw.Connection) -> None:
     Raises:
         OutboxDamaged: the file was written by a newer Keepline.
     """
-    with connection:
+    with transaction(connection):
         for step in STEPS[version(connection) :]:
             connection.execute(step)
         connection.pragma("user_version", len(STEPS))

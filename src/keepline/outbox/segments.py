@@ -125,7 +125,8 @@ def open_newest(files: OutboxFiles, room: Room, timeout: float) -> OwnedFile:
             # Before a refusal too: then the relay can clear it away, which makes room.
             _seal(segment_path(files, numbers[-1]))
         room.require()
-        last, _ = _recall(files)
+        # The archive's are only in the way where the lock's file, which tells of the last one, was lost.
+        last = _recall(files)[0] or max(numbers_in(files.archive), default=0)
         return _create(files, guard, max([last, *numbers[-1:]]))
 
 

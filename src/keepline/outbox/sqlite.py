@@ -16,18 +16,22 @@ import apsw
 from keepline.errors import OutboxDamaged, OutboxLocked, OutboxUnavailable
 from keepline.outbox.files import OutboxFiles, open_private, unavailable
 from keepline.outbox.schema import migrate, version
+from keepline.outbox.transaction import transaction
 
 _OLDEST_SQLITE = (3, 51, 3)
 _BUSY_MS = 2000
 _CHECKPOINT_PAGES = 4000
 _LOG_BYTES = 16 * 1024 * 1024
+_MAGIC = b"SQLite format 3\0"
+_PAGE_SIZE = (4096).to_bytes(2, "big")
 
 
-def open_for_writing(files: OutboxFiles) -> apsw.Connection:
+def open_for_writing(files: OutboxFiles, *, power: bool = False) -> apsw.Connection:
     """Open the ledger, with today's schema; make it where there is none.
 
     Args:
         files: the outbox.
+        power: whether what was written outlives a power cut too; each transaction then waits for the disk.
 
     Raises:
         OutboxUnavailable: the file can't be opened or written, or apsw brings an SQLite that could damage it.
@@ -45,11 +49,12 @@ def open_for_writing(files: OutboxFiles) -> apsw.Connection:
         _create_private(files.ledger)
         connection = apsw.Connection(str(files.ledger))
         try:
+            _see_header(connection)
             connection.set_busy_timeout(_BUSY_MS)
             # Only a file without tables takes this up; it lets pruning give space back to the disk.
             connection.pragma("auto_vacuum", "incremental")
             connection.pragma("journal_mode", "wal")
-            connection.pragma("synchronous", "normal")
+            connection.pragma("synchronous", "full" if power else "normal")
             connection.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
             connection.pragma("journal_size_limit", _LOG_BYTES)
             migrate(connection)
@@ -64,6 +69,14 @@ def _create_private(path: Path) -> None:
     # end every lock that SQLite has on it in this process (https://www.sqlite.org/howtocorrupt.html, 2.2).
     with suppress(FileExistsError):
         os.close(open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
+
+
+def _see_header(connection: apsw.Connection) -> None:
+    # For what SQLite takes for a file that may not be written, or for one of another make.
+    _, header = connection.read("main", 0, 0, 100)
+    made_here = header[:16] == _MAGIC and header[16:18] == _PAGE_SIZE and {*header[18:20]} <= {1, 2}
+    if any(header) and not made_here:
+        raise apsw.NotADBError("its header isn't that of a ledger")
 
 
 # One row when a delivery to an active destination waits: a look into the index of pending deliveries.
@@ -95,7 +108,7 @@ def reading(files: OutboxFiles) -> Iterator[apsw.Connection | None]:
         connection = apsw.Connection(str(files.ledger), flags=apsw.SQLITE_OPEN_READONLY)
         try:
             connection.set_busy_timeout(_BUSY_MS)
-            with connection:
+            with transaction(connection):
                 yield connection if version(connection) else None
         finally:
             connection.close()
@@ -116,6 +129,19 @@ _REMEDIES: dict[type[apsw.Error], str] = {
 }
 
 
+# That tables, keys or texts aren't as we write them is damage too; a full disk and a failing one aren't.
+_DAMAGE = (
+    apsw.NotADBError,
+    apsw.CorruptError,
+    apsw.SQLError,
+    apsw.ConstraintError,
+    apsw.MismatchError,
+    apsw.TooBigError,
+    apsw.RangeError,
+    UnicodeDecodeError,
+)
+
+
 @contextmanager
 def translated(operation: str, path: Path) -> Iterator[None]:
     """Turns SQLite's errors into Keepline's.
@@ -126,20 +152,24 @@ def translated(operation: str, path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (apsw.NotADBError, apsw.CorruptError, apsw.SQLError) as error:
-        # An error in SQL says that the tables aren't ours, which is damage too.
-        raise OutboxDamaged(
-            f"can't {operation} the ledger {path}: {error}; see that its disk has space. If it has, move "
-            f"{path.name} and the files whose names begin so aside: the relay makes a new one, and what only "
-            "the old one knows stays in it"
-        ) from error
+    except _DAMAGE as error:
+        raise _damaged(operation, path, error) from error
     except apsw.BusyError as error:
         raise OutboxLocked(
             f"can't {operation} the ledger {path}: another process holds it ({error}); "
             "see with `fuser` which one, and end it"
         ) from error
     except apsw.Error as error:
+        if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHORT_READ:
+            raise _damaged(operation, path, error) from error  # Somebody has cut the file off.
         remedy = _REMEDIES.get(type(error), "see whether `outbox` names a healthy local disk")
         raise OutboxUnavailable(f"can't {operation} the ledger {path}: {error}; {remedy}") from error
     except OSError as error:
         raise unavailable(f"{operation} the ledger", path, error) from error
+
+
+def _damaged(operation: str, path: Path, error: Exception) -> OutboxDamaged:
+    return OutboxDamaged(
+        f"can't {operation} the ledger {path}: {error}; the next relay sets it aside and saves what can be "
+        "read of it: run `keepline flush` or `keepline relay`"
+    )

@@ -6,11 +6,14 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from keepline.errors import OutboxDamaged
+from keepline.outbox.batch import read
 from keepline.outbox.commands import Command, from_json
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.reader import Batch, is_full, read_next, retire, retire_all
 from keepline.outbox.segments import segment_numbers
+from keepline.outbox.setting_aside import keep_stretch
+from keepline.outbox.unplaced import archived_behind, place
 from keepline.tuning import Tuning
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,8 @@ class Inbound:
         self._ledger = ledger
         self._tuning = tuning
         self._destinations = destinations
+        self._behind: list[int] | None = None
+        self._renewed = False
 
     def take_in(self) -> list[Command] | None:
         """Take in one batch of what was appended, and archive a segment of which it was the last.
@@ -45,21 +50,37 @@ class Inbound:
         Raises:
             OutboxError: journal or ledger can't be used; what was taken in stays so.
         """
-        batch = read_next(self._files, self._ledger.position, limit=_BATCH)
+        batch = self._left_behind() or read_next(self._files, self._ledger.position, limit=_BATCH)
         if batch is None:
             # Those that an append was still using when their last event was taken in.
             for number in segment_numbers(self._files):
                 self._clear(number, self._ledger.position(number))
             return None
-        self._report(batch)
         commands = list(self._commands(batch))
         with self._ledger.transaction():
             self._ledger.take_in(batch, self._destinations)
             for command in commands:
                 command.apply(self._ledger)
+        self._report(batch)
         if not batch.more:
             self._clear(batch.segment, batch.position)
         return commands
+
+    def _left_behind(self) -> Batch | None:
+        """What a ledger has lost that was older than the archive, or was made anew; usually nothing."""
+        if self._behind is None:
+            place(self._ledger, self._destinations)
+            self._behind = archived_behind(self._files, self._ledger)
+        while self._behind:
+            number = self._behind[0]
+            batch = read(self._files, number, self._ledger.position(number), limit=_BATCH, archived=True)
+            if batch.position > batch.start:
+                if not self._renewed:
+                    self._ledger.renew()
+                    self._renewed = True
+                return batch
+            del self._behind[0]
+        return None
 
     def _commands(self, batch: Batch) -> Iterator[Command]:
         for entry in batch.entries:
@@ -77,10 +98,11 @@ class Inbound:
     def _report(self, batch: Batch) -> None:
         for damage in batch.damages:
             log.error(
-                "skipped %d bytes of segment %d at %d that hold no whole record",
+                "skipped %d bytes of segment %d at %d that hold no whole record; %s",
                 damage.end - damage.position,
                 batch.segment,
                 damage.position,
+                keep_stretch(self._files, batch.segment, damage),
             )
 
     def leave(self, let_go: Callable[[], None]) -> bool:

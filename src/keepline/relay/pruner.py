@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from keepline.errors import OutboxError
+from keepline.errors import OutboxDamaged, OutboxError
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.pruning import Pruning
@@ -14,8 +14,8 @@ from keepline.tuning import Tuning
 
 log = logging.getLogger(__name__)
 
-_EVERY = 60.0
-_EVERY_WHEN_PRESSED = 1.0
+_ROUND_EVERY = 60.0
+_LOOK_EVERY = 1.0
 # Of max_bytes: room for what is appended until the next look.
 _PRESSED = 0.8
 
@@ -33,7 +33,8 @@ class Pruner:
         self._files = files
         self._tuning = tuning
         self._pruning = Pruning(files, ledger)
-        self._next = 0.0
+        self._next_round = 0.0
+        self._next_look = 0.0
         self._under_way = False
         self._pressed = False
 
@@ -44,18 +45,22 @@ class Pruner:
             whether there is more to prune.
         """
         now = time.monotonic()
-        if not self._under_way and now < self._next:
+        if not self._under_way and now < self._next_look:
             return False
         try:
-            if self._pressed or not self._under_way:
+            if self._pressed or now >= self._next_look:
+                self._next_look = now + _LOOK_EVERY
                 self._pressed = bytes_used(self._files) > self._tuning.max_bytes * _PRESSED
             if not self._under_way:
+                if now < self._next_round and not self._pressed:
+                    return False
+                self._next_round = now + _ROUND_EVERY
                 self._pruning.begin()
             before = time.time() - self._tuning.retention
             self._under_way = self._pruning.step(before, pressed=self._pressed)
+        except OutboxDamaged:
+            raise  # The relay ends, and the next one repairs it.
         except OutboxError as error:
             log.warning("can't prune the outbox: %s", error)
             self._under_way = False
-        if not self._under_way:
-            self._next = now + (_EVERY_WHEN_PRESSED if self._pressed else _EVERY)
         return self._under_way

@@ -15,10 +15,11 @@ from typing import Any
 from keepline.config import Settings
 from keepline.destinations.curl import CurlLoop
 from keepline.destinations.ready import ready
-from keepline.errors import OutboxError, RelayError
+from keepline.errors import OutboxDamaged, OutboxError, RelayError
 from keepline.outbox.delivery import Ended
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
+from keepline.outbox.repair import open_repaired
 from keepline.relay.bell import hang
 from keepline.relay.idleness import Idleness
 from keepline.relay.inbound import Inbound
@@ -62,7 +63,7 @@ class Relay:
         with ExitStack() as opened:
             opened.callback(lock.release)
             legs = ready(settings.legs)
-            self._ledger = Ledger(self._files)
+            self._ledger: Ledger = open_repaired(self._files)
             opened.callback(self._close_ledger)
             self._loop = asyncio.new_event_loop()
             self._loop.set_exception_handler(self._on_error)
@@ -179,6 +180,9 @@ class Relay:
         self._look_after()
 
     def _try_later(self, error: OutboxError) -> None:
+        if isinstance(error, OutboxDamaged):
+            self._fail(error)  # The next relay repairs it.
+            return
         if self._taking is not None:
             self._taking.cancel()
         self._taking = self._loop.call_later(self._reading.again_after(error), self._take_in)
@@ -194,6 +198,9 @@ class Relay:
             self._mark()
             self._lanes.hold(self._stopping)
             self._lanes.pump()
+        except OutboxDamaged as error:
+            self._fail(error)
+            return
         except OutboxError as error:
             # What is answered and can't be marked would be delivered again: begin nothing more.
             self._lanes.hold(True)
