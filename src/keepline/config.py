@@ -72,6 +72,7 @@ class Settings:
         outbox: the outbox's folder, absolute.
         relay: who delivers.
         legs: the destinations, in the order in which they are used.
+        failover: whether each event is for the first of them that accepts it, and not for all.
         tuning: bounds.
         raw: the configuration as it came, to hand over to a relay. It may hold secrets: never print it.
     """
@@ -79,6 +80,7 @@ class Settings:
     outbox: Path
     relay: RelayMode
     legs: tuple[Leg, ...]
+    failover: bool
     tuning: Tuning
     raw: Mapping[str, Any]
 
@@ -98,15 +100,11 @@ class Settings:
         raw = copy.deepcopy(dict(params))
         for key in sorted(map(str, set(raw) - tuning.KEYS - _COMPOSITE_KEYS - _OTHER_KEYS)):
             log.warning("keepline setting `%s` is not known and has no effect", key)
-        if not _flag(raw, "continue_on_success", True):
-            log.warning(
-                "keepline setting `continue_on_success: false` is not supported yet: "
-                "every destination gets every event"
-            )
         return cls(
             outbox=outbox_folder(raw.get("outbox")),
             relay=_relay_mode(raw.get("relay", RelayMode.AUTO.value)),
             legs=_legs(raw.get("transports"), sort=_flag(raw, "sort_transports", False)),
+            failover=not _flag(raw, "continue_on_success", True),
             tuning=Tuning.from_dict(raw),
             raw=raw,
         )

@@ -18,7 +18,11 @@ class Tuning:
     look_every: float = 5.0
     """How often, at most, a process that appends looks whether a relay lives."""
     max_connections: int = 4
-    """Most connections, and so requests at once, for each destination."""
+    """Most connections, and so requests at once, of the whole relay; at least one for each destination."""
+    poison_attempts: int = 10
+    """How often an event fails while others of its destination succeed, before it is a dead letter."""
+    poison_after: float = 600.0
+    """How long it is tried at least, from the first of these failures on."""
     backoff_first: float = 0.5
     """Upper end of the first pause after a destination went out; doubles with each failed probe."""
     backoff_max: float = 30.0
