@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from keepline.destinations.base import Answer, Destination, Done, Try
 from keepline.outbox.delivery import DeliveryState, Ended, Pending, Tried
@@ -13,8 +14,9 @@ from keepline.outbox.ledger import Ledger
 from keepline.outbox.waiting import Waiting
 from keepline.relay.health import Health
 from keepline.relay.pace import Pace
-from keepline.relay.policy import LaneState, Verdict, charges, judge, poisoned
+from keepline.relay.policy import LaneState, Verdict, judge, suspect_deadline
 from keepline.relay.suspects import Suspects
+from keepline.relay.trial import Flight, Trial, after_a_try
 from keepline.relay.trouble import Seldom
 from keepline.relay.window import Window
 from keepline.tuning import Tuning
@@ -26,32 +28,11 @@ _SMALLEST_WINDOW = 256
 _GONE = Answer(error="its record in the outbox is damaged or gone")
 
 
-class _Flight:
-    """A try under way: of what, begun in which epoch, and when on the loop's clock."""
-
-    __slots__ = ("accused", "began", "epoch", "one", "suspect")
-
-    def __init__(self, one: Pending, epoch: int, began: float) -> None:
-        self.one = one
-        self.epoch = epoch
-        self.began = began
-        self.suspect = False
-        """Whether it is one of the suspects that have their share of the tries."""
-        self.accused = False
-        """Whether it is a probe with an event that has failed in this outage, since no other waits."""
-
-
 class Lane:
     """Delivers to one destination, each run's events in the order of appending, different runs side by side.
 
     It never writes by itself: the relay marks what has ended and what was tried, and has the lanes describe
     themselves, all in one transaction. Everything happens on the relay's thread.
-
-    When a try fails, the destination counts as out, and the next event that is sent, one of another run if
-    one waits, tells whether it is. Comes that one through, then the destination is open as before, and the
-    event that had failed is charged: it is a suspect now, with a pause of its own, and charged again each
-    time it fails where others came through. Once it has used up its budget it is a dead letter. While nothing
-    comes through, nobody is charged.
 
     Args:
         ident: of its destination in the ledger.
@@ -81,17 +62,12 @@ class Lane:
         together: bool = False,
     ) -> None:
         self._ident = ident
-        self._tuning = tuning
         self._clock = loop.time
         self._ended = ended
-        self._tried = tried
         self._wake = wake
-        self._in_flight: dict[int, _Flight] = {}
+        self._in_flight: dict[int, Flight] = {}
         self._refusals = Seldom()
         self._held = False
-        self._successes = 0
-        # What has failed since the destination went out, as long as it alone may be to blame.
-        self._accused: list[tuple[Pending, Answer]] = []
         self._probing = False
         self._suspects = Suspects(tuning, loop, wake)
         self._suspects_in_flight = 0
@@ -102,6 +78,16 @@ class Lane:
             self._pace.limit = self._destination.capacity
         size = max(_SMALLEST_WINDOW, _WINDOW_PER_SLOT * self._destination.capacity)
         self._window = Window(Waiting(ledger, ident), size=size)
+        self._trial = Trial(
+            ident,
+            tuning,
+            self._window,
+            self.health,
+            self._pace,
+            self._suspects,
+            tried=tried,
+            bury=partial(self._bury, what="fails on an event and takes others", tried=False),
+        )
 
     @property
     def idle(self) -> bool:
@@ -188,14 +174,16 @@ class Lane:
                 return one
         return None
 
-    def _begin(self, one: Pending, *, suspect: bool = False) -> _Flight:
-        flight = _Flight(one, self.health.epoch, self._clock())
+    def _begin(self, one: Pending, *, suspect: bool = False) -> Flight:
+        flight = Flight(one, self.health.epoch, self._clock())
+        deadline = self.health.deadline
         if suspect:
             flight.suspect = True
             self._suspects_in_flight += 1
+            deadline = suspect_deadline(deadline, one.charged)
         self._in_flight[one.event] = flight
         assert one.body is not None, "what has none is dead before it is tried"
-        self._destination.start(Try(one.event, one.body, self.health.deadline))
+        self._destination.start(Try(one.event, one.body, deadline))
         return flight
 
     def _probe(self) -> None:
@@ -210,8 +198,8 @@ class Lane:
         if one is None:
             if health.waiting or self._window.unread:
                 return
-            if self._accused:
-                one, accused = self._accused.pop(0)[0], True
+            if (one := self._trial.next()) is not None:
+                accused = True
             elif (one := self._take_suspect(early=True)) is None:
                 return
             else:
@@ -243,12 +231,12 @@ class Lane:
         elif verdict is Verdict.REFUSED:
             self._bury(flight.one, answer, "refused an event for good")
         else:
-            self._failed(flight, verdict, answer)
+            self._trial.failed(flight, verdict, answer)
             self._wake()
             return
         took = self._clock() - flight.began
         if probe:
-            self._recover(took, charge=verdict is Verdict.DELIVERED and not flight.accused)
+            self._trial.over(took, charge=verdict is Verdict.DELIVERED and not flight.accused)
         if verdict is Verdict.DELIVERED and current:
             health.delivered = True
             if not probe and answer.passed is None:
@@ -256,7 +244,7 @@ class Lane:
         self._wake()
 
     def _delivered(self, one: Pending, answer: Answer) -> None:
-        self._successes += 1
+        self._trial.successes += 1
         self._window.end(one)
         if self._suspects:
             self._suspects.forget(one.event)
@@ -283,7 +271,7 @@ class Lane:
         self._window.end(one)
         self._suspects.forget(one.event)
         if tried:
-            one = _after_a_try(one, answer)
+            one = after_a_try(one, answer)
         self._ended(
             Ended(
                 self._ident,
@@ -303,104 +291,3 @@ class Lane:
                 answer,
                 extra={"destination": self.health.name, "event": one.event},
             )
-
-    def _failed(self, flight: _Flight, verdict: Verdict, answer: Answer) -> None:
-        one = _after_a_try(flight.one, answer)
-        health = self.health
-        if verdict is Verdict.LATER:
-            self._suspect(one, answer, charge=answer.passed is not None and answer.passed.blamed)
-            return
-        current = flight.epoch == health.epoch
-        may_charge = charges(answer)
-        if may_charge and self._others_came_through(one, current):
-            self._suspect(one, answer, charge=True)
-        elif not current:
-            # What was sent before the destination went out, or came back, says nothing of it.
-            if one.event in self._suspects:
-                self._suspect(one, answer, charge=False)
-            else:
-                self._tell(one, answer)
-                self._window.put_back(one, last=False)
-        else:
-            self._tell(one, answer)
-            if answer.status in (429, 503):
-                self._pace.congested()
-            was_open = health.state is LaneState.OPEN
-            health.fail(verdict, answer)
-            if may_charge and (was_open or flight.accused or health.quick):
-                self._accused.append((one, answer))
-            else:
-                # The next probe is another run's event.
-                self._acquit(last=True)
-                self._window.put_back(one, last=not was_open)
-
-    def _others_came_through(self, one: Pending, current: bool) -> bool:
-        if one.charged or one.event in self._suspects:
-            return self._successes > self._suspects.successes_before(one.event)
-        # One of a first failure counts as well when it was sent before an outage that is over.
-        return not current and self.health.state is LaneState.OPEN and self.health.delivered
-
-    def _suspect(self, one: Pending, answer: Answer, *, charge: bool) -> None:
-        """Have an event wait for itself, or make an end of it."""
-        if charge:
-            now = time.time()
-            one = Pending(
-                one.event,
-                one.run_key,
-                one.body,
-                one.attempts,
-                one.charged + 1,
-                one.first_at,
-                one.charged_at or now,
-            )
-            tuning = self._tuning
-            if poisoned(
-                one.charged,
-                one.charged_at,
-                now,
-                attempts=tuning.poison_attempts,
-                seconds=tuning.poison_after,
-            ):
-                self._bury(one, answer, "fails on an event and takes others", tried=False)
-                return
-        self._tell(one, answer)
-        self._window.set_aside(one)
-        self._suspects.hold(one, self._successes)
-
-    def _recover(self, took: float, *, charge: bool) -> None:
-        if not self.health.opens_at_once:
-            self._pace.restart()
-        self.health.recover(took)
-        if charge:
-            accused, self._accused = self._accused, []
-            for one, answer in accused:
-                self._suspect(one, answer, charge=True)
-        else:
-            self._acquit(last=False)
-
-    def _acquit(self, *, last: bool) -> None:
-        for one, _ in self._accused if last else reversed(self._accused):
-            self._window.put_back(one, last=last)
-        self._accused = []
-
-    def _tell(self, one: Pending, answer: Answer) -> None:
-        self._tried(
-            Tried(
-                self._ident,
-                one.event,
-                one.attempts,
-                one.charged,
-                one.first_at,
-                one.charged_at,
-                answer.status,
-                str(answer),
-            )
-        )
-
-
-def _after_a_try(one: Pending, answer: Answer) -> Pending:
-    tries = 1 if answer.passed is None else answer.passed.tries
-    first_at = one.first_at or (time.time() if tries else None)
-    return Pending(
-        one.event, one.run_key, one.body, one.attempts + tries, one.charged, first_at, one.charged_at
-    )

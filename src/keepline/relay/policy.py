@@ -155,6 +155,18 @@ def longer_deadline(deadline: float, configured: float) -> float:
     return min(deadline * 2, max(configured, LONGEST_DEADLINE))
 
 
+def suspect_deadline(deadline: float, charged: int) -> float:
+    """The deadline of a try with an event that has failed where others came through, seconds.
+
+    It may just take longer than they do.
+
+    Args:
+        deadline: of the others.
+        charged: how often it has failed so.
+    """
+    return min(deadline * 2.0 ** min(charged, 10), max(deadline, LONGEST_DEADLINE))
+
+
 def deadline_after(took: float, configured: float) -> float:
     """The deadline of tries once a destination that was out answers again, seconds.
 

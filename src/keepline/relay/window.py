@@ -72,8 +72,8 @@ class Window:
         self._held = 0
         self._bytes = 0
         self._read_up_to = 0
-        # Up to there, what is given or unmarked may be met again.
-        self._seen = 0
+        # What was given or unmarked when the ledger was begun anew, and is met again there.
+        self._again: set[int] = set()
         self._more = True
 
     @property
@@ -110,7 +110,7 @@ class Window:
         self._runs = {one.run_key: None for one in self._given.values() if one.run_key}
         self._held = len(self._given)
         self._bytes = sum(len(one.body or b"") for one in self._given.values())
-        self._seen = max(self._seen, self._read_up_to)
+        self._again = self._given.keys() | self._unmarked
         self._read_up_to = 0
         self._more = True
 
@@ -222,7 +222,7 @@ class Window:
             if behind.first > behind.last or not rows:
                 behind.first = behind.last = 0
             for row in rows:
-                if not self._met(row):
+                if row.event not in self._again:
                     behind.held.append(row)
                     self._held += 1
                     self._bytes += len(row.body or b"")
@@ -247,15 +247,9 @@ class Window:
                 self._let_go(behind)
                 self._passed.add(run_key)
 
-    def _met(self, row: Pending) -> bool:
-        event = row.event
-        return event <= self._seen and (
-            event in self._given or event in self._unmarked or event in self._aside
-        )
-
     def _admit(self, row: Pending) -> None:
         self._read_up_to = row.event
-        if self._met(row):
+        if row.event in self._again:
             return
         run_key = row.run_key
         # An event without a run key waits for nobody.
