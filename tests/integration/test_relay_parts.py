@@ -58,7 +58,7 @@ def drain(window: Window, chance: random.Random, *, at_once: int) -> list[Pendin
     given: list[Pending] = []
     aside: list[Pending] = []
     while not window.empty or given:
-        while len(given) < at_once and (one := window.take()) is not None:
+        while len(given) < at_once and (one := window.take(far=chance.random() < 0.2)) is not None:
             assert one.run_key not in {each.run_key for each in (*given, *aside) if each.run_key}
             given.append(one)
         if aside and (not given or chance.random() < 0.2):
@@ -69,7 +69,7 @@ def drain(window: Window, chance: random.Random, *, at_once: int) -> list[Pendin
             continue
         one = given.pop(chance.randrange(len(given)))
         if chance.random() < 0.2:
-            window.put_back(one, last=chance.random() < 0.5)
+            window.put_back(one)
         elif chance.random() < 0.2:
             window.set_aside(one)
             aside.append(one)

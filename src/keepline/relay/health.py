@@ -13,6 +13,7 @@ from keepline.relay.policy import (
     LaneState,
     Verdict,
     chance,
+    charges,
     deadline_after,
     hurries,
     longer_deadline,
@@ -73,6 +74,7 @@ class Health:
         self._timer: asyncio.TimerHandle | None = None
         self.reason = ""
         """Its last failure in words, while it isn't open."""
+        self._in_doubt = False
         self._told = False
         self._changed = False
 
@@ -95,6 +97,9 @@ class Health:
         """
         if answer.timed_out:
             self.deadline = longer_deadline(self.deadline, self._timeout)
+        if self.state is LaneState.OPEN:
+            # A single event may be to blame.
+            self._in_doubt = self.delivered and charges(answer)
         if not hurries(answer):
             self.quick = 0
         elif self.state is LaneState.OPEN and self.delivered:
@@ -115,11 +120,11 @@ class Health:
         if self.state is not state:
             self._become(state)
             self._told = False
-        if not self._told and (self.quick == 0 or self.failures > _QUICK):
+        certain = not self._in_doubt or self.failures > (_QUICK if self.quick else 1)
+        if certain and not self._told:
             self._tell(answer)
 
     def _tell(self, answer: Answer) -> None:
-        # Not before it is likely: a single event may be to blame.
         self._told = True
         self._changed = True
         paused = self.state is LaneState.PAUSED

@@ -71,6 +71,7 @@ class Lane:
         self._probing = False
         self._suspects = Suspects(tuning, loop, wake)
         self._suspects_in_flight = 0
+        self._suspect_last = False
         self._destination = connect(self._on_answer)
         self.health = health(self._destination.timeout, wake)
         self._pace = Pace(self._destination.capacity)
@@ -136,20 +137,27 @@ class Lane:
         pace = self._pace
         limit = pace.limit
         in_flight = self._in_flight
+        # Those who take long to fail don't keep out the others, nor those who come next; where only one goes
+        # at once, they take turns.
+        share = limit // 4 or (0 if self._suspect_last else 1)
         if self._suspects:
-            # A share of the tries, so that those who take long to fail don't keep out the others.
-            while self._suspects_in_flight < max(limit // 4, 1) and len(in_flight) < limit:
-                if (one := self._take_suspect(early=False)) is None:
-                    break
-                self._begin(one, suspect=True)
-            self._suspects.wait()
+            self._begin_suspects(share, limit)
         while len(in_flight) < limit and (one := self._take()) is not None:
             self._begin(one)
+        if self._suspects:
+            self._begin_suspects(limit - share, limit)
+            self._suspects.wait()
         pace.tight = len(in_flight) >= limit
 
-    def _take(self) -> Pending | None:
+    def _begin_suspects(self, share: int, limit: int) -> None:
+        while self._suspects_in_flight < share and len(self._in_flight) < limit:
+            if (one := self._take_suspect(early=False)) is None:
+                return
+            self._begin(one, suspect=True)
+
+    def _take(self, *, far: bool = False) -> Pending | None:
         window = self._window
-        while (one := window.take()) is not None:
+        while (one := window.take(far=far)) is not None:
             if one.body is None:
                 self._bury(one, _GONE, "can't be given an event", tried=False)
                 self._wake()
@@ -177,6 +185,7 @@ class Lane:
     def _begin(self, one: Pending, *, suspect: bool = False) -> Flight:
         flight = Flight(one, self.health.epoch, self._clock())
         deadline = self.health.deadline
+        self._suspect_last = suspect
         if suspect:
             flight.suspect = True
             self._suspects_in_flight += 1
@@ -194,7 +203,8 @@ class Lane:
         if health.waiting and not health.quick:
             return
         accused = suspect = False
-        one = self._take()
+        # Far from the one that has failed: what fails for its own sake often comes in flocks.
+        one = self._take(far=True)
         if one is None:
             if health.waiting or self._window.unread:
                 return

@@ -47,15 +47,16 @@ class Suspects:
     def __bool__(self) -> bool:
         return bool(self._known)
 
-    def hold(self, one: Pending, successes: int) -> None:
+    def hold(self, one: Pending, successes: int, *, grows: bool) -> None:
         """Begin, or begin anew, the pause of a suspect.
 
         Args:
             one: the event, as it was tried last.
             successes: of the lane so far.
+            grows: whether the pause is longer than the last one; not where an outage may be to blame.
         """
         known = self._known.get(one.event)
-        failures = 1 if known is None else known.failures + 1
+        failures = max((0 if known is None else known.failures) + grows, 1)
         seconds = pause(
             failures,
             first=self._tuning.backoff_first,

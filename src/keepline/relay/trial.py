@@ -90,7 +90,7 @@ class Trial:
         one = after_a_try(flight.one, answer)
         health = self._health
         if verdict is Verdict.LATER:
-            self._suspect(one, answer, charge=answer.passed is not None and answer.passed.blamed)
+            self._suspect(one, answer, charge=answer.passed is not None and answer.passed.blamed, grows=True)
             return
         current = flight.epoch == health.epoch
         may_charge = charges(answer)
@@ -99,22 +99,26 @@ class Trial:
         elif not current:
             # What was sent before the destination went out, or came back, says nothing of it.
             if one.event in self._suspects:
-                self._suspect(one, answer, charge=False)
+                self._suspect(one, answer)
             else:
                 self._tell(one, answer)
-                self._window.put_back(one, last=False)
+                self._window.put_back(one)
         else:
-            self._tell(one, answer)
             if answer.status in (429, 503):
                 self._pace.congested()
             was_open = health.state is LaneState.OPEN
             health.fail(verdict, answer)
             if may_charge and (was_open or flight.accused or health.quick):
+                self._tell(one, answer)
                 self._accused.append((one, answer))
+                return
+            # It is out. Should an event be to blame all the same, that will show once others come through.
+            self._acquit()
+            if may_charge:
+                self._suspect(one, answer)
             else:
-                # The next probe is another run's event.
-                self._acquit(last=True)
-                self._window.put_back(one, last=not was_open)
+                self._tell(one, answer)
+                self._window.put_back(one)
 
     def _others_came_through(self, one: Pending, current: bool) -> bool:
         if one.charged or one.event in self._suspects:
@@ -122,7 +126,7 @@ class Trial:
         # One of a first failure counts as well when it was sent before an outage that is over.
         return not current and self._health.state is LaneState.OPEN and self._health.delivered
 
-    def _suspect(self, one: Pending, answer: Answer, *, charge: bool) -> None:
+    def _suspect(self, one: Pending, answer: Answer, *, charge: bool = False, grows: bool = False) -> None:
         """Have an event wait for itself, or make an end of it."""
         if charge:
             now = time.time()
@@ -143,7 +147,7 @@ class Trial:
                 return
         self._tell(one, answer)
         self._window.set_aside(one)
-        self._suspects.hold(one, self.successes)
+        self._suspects.hold(one, self.successes, grows=charge or grows)
 
     def over(self, took: float, *, charge: bool) -> None:
         """Open the destination after a probe that came through.
@@ -155,17 +159,12 @@ class Trial:
         if not self._health.opens_at_once:
             self._pace.restart()
         self._health.recover(took)
-        if charge:
-            accused, self._accused = self._accused, []
-            for one, answer in accused:
-                self._suspect(one, answer, charge=True)
-        else:
-            self._acquit(last=False)
+        self._acquit(charge=charge)
 
-    def _acquit(self, *, last: bool) -> None:
-        for one, _ in self._accused if last else reversed(self._accused):
-            self._window.put_back(one, last=last)
-        self._accused = []
+    def _acquit(self, *, charge: bool = False) -> None:
+        accused, self._accused = self._accused, []
+        for one, answer in accused:
+            self._suspect(one, answer, charge=charge)
 
     def _tell(self, one: Pending, answer: Answer) -> None:
         self._tried(

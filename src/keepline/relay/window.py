@@ -114,8 +114,11 @@ class Window:
         self._read_up_to = 0
         self._more = True
 
-    def take(self) -> Pending | None:
+    def take(self, *, far: bool = False) -> Pending | None:
         """The next delivery that may go, or ``None`` when there is none, or none yet: see :attr:`unread`.
+
+        Args:
+            far: whether to take the one that would come last, most likely of another kind than the next.
 
         Raises:
             OutboxError: the ledger can't be read; nothing was taken.
@@ -129,22 +132,18 @@ class Window:
             self._fill()
         if not self._ready:
             return None
-        one = self._ready.popleft()
+        one = self._ready.pop() if far else self._ready.popleft()
         self._given[one.event] = one
         return one
 
-    def put_back(self, one: Pending, *, last: bool) -> None:
-        """Give back a delivery that has to be tried again.
+    def put_back(self, one: Pending) -> None:
+        """Give back a delivery that has to be tried again, before all others that may go.
 
         Args:
             one: the delivery; its run goes on waiting for it.
-            last: whether it goes behind all that may go, and not before.
         """
         del self._given[one.event]
-        if last:
-            self._ready.append(one)
-        else:
-            self._ready.appendleft(one)
+        self._ready.appendleft(one)
 
     def set_aside(self, one: Pending) -> None:
         """Hold nothing of a delivery that was given, and of its run, until it is brought back.
