@@ -22,7 +22,10 @@ Deliver = Callable[..., ThreadedRelay]
 _numbers = itertools.count(1_000_000)
 
 
-def poison(choice: Answer | Fault = Answer(500, body=b"can't")) -> Callable[[Received], Answer | Fault]:
+CANT = Answer(500, body=b"can't")
+
+
+def poison(choice: Answer | Fault = CANT) -> Callable[[Received], Answer | Fault]:
     """What to do about each request where events whose names begin with ``bad`` are poison."""
     return lambda one: choice if name_of(one).startswith("bad") else Answer(201)
 
