@@ -84,6 +84,7 @@ class Settings:
         relay: who delivers.
         durability: what an accepted event survives.
         legs: the destinations, in the order in which they are used.
+        failover: whether each event is for the first of them that accepts it, and not for all.
         tuning: bounds.
         raw: the configuration as it came, to hand over to a relay. It may hold secrets: never print it.
     """
@@ -92,6 +93,7 @@ class Settings:
     relay: RelayMode
     durability: Durability
     legs: tuple[Leg, ...]
+    failover: bool
     tuning: Tuning
     raw: Mapping[str, Any]
 
@@ -111,16 +113,12 @@ class Settings:
         raw = copy.deepcopy(dict(params))
         for key in sorted(map(str, set(raw) - tuning.KEYS - _COMPOSITE_KEYS - _OTHER_KEYS)):
             log.warning("keepline setting `%s` is not known and has no effect", key)
-        if not _flag(raw, "continue_on_success", True):
-            log.warning(
-                "keepline setting `continue_on_success: false` is not supported yet: "
-                "every destination gets every event"
-            )
         return cls(
             outbox=outbox_folder(raw.get("outbox")),
             relay=_one_of(RelayMode, "relay", raw.get("relay", RelayMode.AUTO.value)),
             durability=_one_of(Durability, "durability", raw.get("durability", Durability.PROCESS.value)),
             legs=_legs(raw.get("transports"), sort=_flag(raw, "sort_transports", False)),
+            failover=not _flag(raw, "continue_on_success", True),
             tuning=Tuning.from_dict(raw),
             raw=raw,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +21,7 @@ from keepline.outbox.files import OutboxFiles
 from keepline.outbox.journal import Producer
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.segments import segment_numbers
+from keepline.outbox.waiting import Waiting
 from keepline.relay import trouble
 from keepline.relay.inbound import Inbound
 from keepline.relay.logs import MaskingFormatter
@@ -55,16 +56,30 @@ def drain(window: Window, chance: random.Random, *, at_once: int) -> list[Pendin
     """Take from a window as a lane does, with answers in any order, some of them to be tried again."""
     ended: list[Pending] = []
     given: list[Pending] = []
+    aside: list[Pending] = []
     while not window.empty or given:
-        while len(given) < at_once and (one := window.take()) is not None:
-            assert one.run_key not in {each.run_key for each in given if each.run_key}
+        while len(given) < at_once and (one := window.take(far=chance.random() < 0.2)) is not None:
+            assert one.run_key not in {each.run_key for each in (*given, *aside) if each.run_key}
             given.append(one)
+        if aside and (not given or chance.random() < 0.2):
+            back = window.bring_back(aside.pop(chance.randrange(len(aside))))
+            assert back is not None
+            given.append(back)
+        if not given:
+            continue
         one = given.pop(chance.randrange(len(given)))
-        if chance.random() < 0.3:
-            window.put_back(one, last=chance.random() < 0.5)
+        if chance.random() < 0.2:
+            window.put_back(one)
+        elif chance.random() < 0.2:
+            window.set_aside(one)
+            aside.append(one)
         else:
             window.end(one)
             ended.append(one)
+            if chance.random() < 0.01:
+                # None of what it held counts any more; the ledger knows of no end yet.
+                window.rewind()
+                aside.clear()
     return ended
 
 
@@ -75,7 +90,7 @@ def test_a_window_gives_everything_once_and_each_run_in_its_order(
     chance = random.Random(seed)
     append(outbox, map(str, range(1500)), run=lambda n: chance.choice(["", *(f"run {k}" for k in range(40))]))
     ident = take_in(outbox, ledger)
-    window = Window(lambda after, limit: ledger.pending(ident, after, limit), size=64)
+    window = Window(Waiting(ledger, ident), size=64)
     ended = drain(window, chance, at_once=8)
     assert sorted(one.event for one in ended) == list(range(1, 1501))
     by_run = defaultdict(list)
@@ -85,27 +100,130 @@ def test_a_window_gives_everything_once_and_each_run_in_its_order(
     assert window.take() is None
 
 
+class Counting(Waiting):
+    """Counts the bodies that are read."""
+
+    read = 0
+    bytes = 0
+
+    def beyond(
+        self, after: int, limit: int, most_bytes: int, without: Container[str] = ()
+    ) -> tuple[list[Pending], bool]:
+        rows, more = super().beyond(after, limit, most_bytes, without)
+        self.read += sum(bool(row.body) for row in rows)
+        self.bytes += sum(len(row.body or b"") for row in rows)
+        return rows, more
+
+
+def take_all(window: Window) -> list[Pending]:
+    """Take what there is to take, however often one has to ask."""
+    taken = []
+    while (one := window.take()) is not None or window.unread:
+        if one is not None:
+            taken.append(one)
+    return taken
+
+
 def test_a_window_holds_a_bounded_number_and_a_bounded_size(outbox: Path, ledger: Ledger) -> None:
     append(outbox, map(str, range(1000)), size=100_000)
     ident = take_in(outbox, ledger)
-    read: list[Pending] = []
+    few = Counting(ledger, ident)
+    assert len(take_all(Window(few, size=70))) == 70
+    assert few.read == 70
+    many = Counting(ledger, ident)
+    taken = take_all(Window(many, size=1000))
+    assert many.read == len(taken)
+    assert 70 < len(taken) < 85
+    # 8 MB, and the one event with which they are reached.
+    assert many.bytes <= 8 * 1024 * 1024 + 101_000
 
-    def rows(after: int, limit: int) -> list[Pending]:
-        found = ledger.pending(ident, after, limit)
-        read.extend(found)
-        return found
 
-    assert Window(rows, size=70).take() is not None
-    assert len(read) == 70
-    read.clear()
-    assert Window(rows, size=1000).take() is not None
-    # 8 MB, and what one reading step of 64 has brought beyond.
-    assert len(read) == 128
+@pytest.mark.parametrize("size", [0, 20_000])
+def test_a_blocked_run_keeps_no_other_out_however_many_of_its_events_wait(
+    size: int, outbox: Path, ledger: Ledger
+) -> None:
+    append(outbox, map(str, range(3000)), run=lambda n: "blocked" if n % 3000 < 2500 else str(n), size=size)
+    ident = take_in(outbox, ledger)
+    waiting = Counting(ledger, ident)
+    window = Window(waiting, size=64)
+    first = window.take()
+    assert first is not None
+    assert first.run_key == "blocked"
+    others = 0
+    while (one := window.take()) is not None or window.unread:
+        if one is not None:
+            assert one.run_key != "blocked"
+            window.end(one)
+            others += 1
+    assert others == 500
+    # What is passed over isn't read either.
+    assert waiting.read < 700
+    window.end(first)
+    events = [first.event]
+    while (one := window.take()) is not None:
+        events.append(one.event)
+        window.end(one)
+    assert events == list(range(1, 2501))
+    assert window.empty
+
+
+def test_an_event_set_aside_holds_nothing_and_its_run_goes_on_in_order_behind_it(
+    outbox: Path, ledger: Ledger
+) -> None:
+    append(outbox, map(str, range(3000)), run=lambda n: f"run {n % 3}", size=10_000)
+    ident = take_in(outbox, ledger)
+    window = Window(Waiting(ledger, ident), size=64)
+    aside = [window.take() for _ in range(3)]
+    for one in aside:
+        assert one is not None
+        window.set_aside(one)
+    assert take_all(window) == []
+    assert not window.empty
+    ended: dict[str, list[int]] = defaultdict(list)
+    for one in aside:
+        assert one is not None
+        back = window.bring_back(one)
+        assert back is not None
+        assert back.body == one.body
+        window.end(back)
+        ended[back.run_key].append(back.event)
+    while not window.empty:
+        for one in take_all(window):
+            window.end(one)
+            ended[one.run_key].append(one.event)
+    assert ended == {f"run {n}": list(range(n + 1, 3001, 3)) for n in range(3)}
+
+
+def test_what_is_replayed_is_given_again_and_what_is_under_way_or_unmarked_is_not(
+    outbox: Path, ledger: Ledger
+) -> None:
+    append(outbox, map(str, range(200)), run=lambda n: f"run {n % 4}" if n % 5 else "")
+    ident = take_in(outbox, ledger)
+    window = Window(Waiting(ledger, ident), size=64)
+    under_way = [one for one in (window.take() for _ in range(6)) if one is not None]
+    unmarked, under_way, aside = under_way[:2], under_way[2:5], under_way[5]
+    for one in unmarked:
+        window.end(one)
+    window.set_aside(aside)
+    window.rewind()
+    given: list[int] = []
+    waiting = list(under_way)
+    while not window.empty:
+        for one in (*waiting, *take_all(window)):
+            if one not in under_way:
+                given.append(one.event)
+            window.end(one)
+        waiting.clear()
+    known = {one.event for one in (*unmarked, *under_way)}
+    assert sorted(given) == [event for event in range(1, 201) if event not in known]
+    for run in range(4):
+        of_run = [event for event in given if (event - 1) % 5 and (event - 1) % 4 == run]
+        assert of_run == sorted(of_run)
 
 
 def test_a_window_learns_of_more_when_it_is_told(outbox: Path, ledger: Ledger) -> None:
     ident = take_in(outbox, ledger)
-    window = Window(lambda after, limit: ledger.pending(ident, after, limit), size=64)
+    window = Window(Waiting(ledger, ident), size=64)
     assert window.take() is None
     assert window.empty
     append(outbox, ["one"])

@@ -203,10 +203,14 @@ def test_a_setting_that_nobody_knows_is_warned_of_by_name(caplog: pytest.LogCapt
     assert caplog.messages == ["keepline setting `relay_idel` is not known and has no effect"]
 
 
-def test_failover_is_warned_of_as_long_as_it_has_no_effect(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("value", "failover"), [(True, False), ("no", True), (None, False)])
+def test_failover_is_what_the_composite_calls_not_to_continue_on_success(
+    value: object, failover: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = {} if value is None else {"continue_on_success": value}
     with caplog.at_level(logging.WARNING):
-        settings(continue_on_success="no")
-    assert "every destination gets every event" in caplog.text
+        assert settings(**keys).failover is failover
+    assert caplog.messages == []
 
 
 # The outbox

@@ -8,6 +8,25 @@ from typing import Protocol
 
 
 @dataclass(frozen=True)
+class Passed:
+    """What became of a try at several destinations that stand in for one another.
+
+    Args:
+        tries: how many of them were asked.
+        taken_by: the id of the one that took the event.
+        before: what the others had said, in words.
+        later: whether the event has to wait, though others need not.
+        blamed: whether it failed where others have succeeded since its last try.
+    """
+
+    tries: int
+    taken_by: int | None = None
+    before: str = ""
+    later: bool = False
+    blamed: bool = False
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a destination made of one try. Its texts are fit to be shown: see :mod:`.masking`.
 
@@ -19,6 +38,7 @@ class Answer:
         refused: whether the transport said, without a status, that it can't take this event.
         retry_after: the Retry-After header as it came; empty when there was none.
         excerpt: the beginning of the body.
+        passed: by which destinations it came; ``None`` for an answer of one that stands alone.
     """
 
     status: int | None = None
@@ -28,6 +48,7 @@ class Answer:
     refused: bool = False
     retry_after: str = ""
     excerpt: str = ""
+    passed: Passed | None = None
 
     def __str__(self) -> str:
         if self.status is None:

@@ -6,22 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 
 from keepline.destinations.base import Answer, Destination, Done, Try
-from keepline.outbox.delivery import DeliveryState, Ended, Pending
+from keepline.outbox.delivery import DeliveryState, Ended, Pending, Tried
 from keepline.outbox.ledger import Ledger
-from keepline.relay.policy import (
-    LaneState,
-    Verdict,
-    chance,
-    deadline_after,
-    judge,
-    longer_deadline,
-    pause,
-    retry_after_seconds,
-)
+from keepline.outbox.waiting import Waiting
+from keepline.relay.health import Health
+from keepline.relay.pace import Pace
+from keepline.relay.policy import LaneState, Verdict, judge, suspect_deadline
+from keepline.relay.suspects import Suspects
+from keepline.relay.trial import Flight, Trial, after_a_try
 from keepline.relay.trouble import Seldom
 from keepline.relay.window import Window
 from keepline.tuning import Tuning
@@ -30,72 +25,70 @@ log = logging.getLogger(__name__)
 
 _WINDOW_PER_SLOT = 64
 _SMALLEST_WINDOW = 256
-
-
-@dataclass(frozen=True)
-class _Flight:
-    """A try under way: of what, begun in which epoch of the lane, and when on the loop's clock."""
-
-    one: Pending
-    epoch: int
-    began: float
+_GONE = Answer(error="its record in the outbox is damaged or gone")
 
 
 class Lane:
     """Delivers to one destination, each run's events in the order of appending, different runs side by side.
 
-    It never writes by itself: the relay marks what has ended, and has the lanes describe themselves, all in
-    one transaction. Everything happens on the relay's thread.
-
-    Each change of the state begins a new epoch. An answer to a try of an earlier epoch decides about its
-    event alone: one that was sent before the destination went out says nothing of whether it is back, and
-    one that runs out of time after it has come back says nothing against it.
+    It never writes by itself: the relay marks what has ended and what was tried, and has the lanes describe
+    themselves, all in one transaction. Everything happens on the relay's thread.
 
     Args:
-        name: of the destination.
-        ident: its id in the ledger.
+        ident: of its destination in the ledger.
         ledger: has what waits.
         tuning: bounds.
-        loop: for the pauses of an outage.
+        loop: for the pauses.
         connect: makes the destination, given what takes its answers.
+        health: makes its health, given its time-out and what to call when a pause is over.
         ended: called with each delivery that has ended; the relay marks them together.
+        tried: called with each try that failed; the last of an event counts.
         wake: called when the lane wants to be pumped: after an answer, and when a pause is over.
+        together: whether its destination is several that stand in for one another, and paces each by itself.
     """
 
     def __init__(
         self,
-        name: str,
         ident: int,
         ledger: Ledger,
         tuning: Tuning,
         loop: asyncio.AbstractEventLoop,
         *,
         connect: Callable[[Done], Destination],
+        health: Callable[[float, Callable[[], None]], Health],
         ended: Callable[[Ended], None],
+        tried: Callable[[Tried], None],
         wake: Callable[[], None],
+        together: bool = False,
     ) -> None:
-        self.name = name
-        self.ident = ident
-        self.state = LaneState.OPEN
-        self._reason = ""
-        self._changed = False
-        self._last_answer = ""
-        self._last_answer_at: float | None = None
-        self._ledger = ledger
-        self._tuning = tuning
-        self._loop = loop
+        self._ident = ident
+        self._clock = loop.time
         self._ended = ended
         self._wake = wake
-        self._epoch = 0
-        self._failures = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._in_flight: dict[int, _Flight] = {}
+        self._in_flight: dict[int, Flight] = {}
         self._refusals = Seldom()
         self._held = False
+        self._probing = False
+        self._suspects = Suspects(tuning, loop, wake)
+        self._suspects_in_flight = 0
+        self._suspect_last = False
         self._destination = connect(self._on_answer)
-        self._deadline = self._destination.timeout
+        self.health = health(self._destination.timeout, wake)
+        self._pace = Pace(self._destination.capacity)
+        if together:
+            self._pace.limit = self._destination.capacity
         size = max(_SMALLEST_WINDOW, _WINDOW_PER_SLOT * self._destination.capacity)
-        self._window = Window(partial(ledger.pending, ident), size=size)
+        self._window = Window(Waiting(ledger, ident), size=size)
+        self._trial = Trial(
+            ident,
+            tuning,
+            self._window,
+            self.health,
+            self._pace,
+            self._suspects,
+            tried=tried,
+            bury=partial(self._bury, what="fails on an event and takes others", tried=False),
+        )
 
     @property
     def idle(self) -> bool:
@@ -111,15 +104,20 @@ class Lane:
         """Tell the lane that the ledger has new events."""
         self._window.more()
 
+    def marked(self) -> None:
+        """Tell the lane that all that has ended is marked."""
+        self._window.marked()
+
     def rewind(self) -> None:
         """Tell the lane that events it has passed wait again."""
         self._window.rewind()
+        self._suspects.rewind()
 
     def resume(self) -> None:
-        """Try at once, where a pause is under way."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._probe()
+        """Try at once, where a pause is under way, of the destination or of an event."""
+        self._suspects.release()
+        self.health.resume()
+        self._wake()
 
     def hold(self, held: bool) -> None:
         """Begin no further try while ``held``, for a relay that stops or can't mark."""
@@ -131,110 +129,175 @@ class Lane:
         Raises:
             OutboxError: the ledger can't be read.
         """
-        if self._held or self._timer is not None:
+        if self._held:
             return
-        most = self._destination.capacity if self.state is LaneState.OPEN else 1
-        while len(self._in_flight) < most and (one := self._window.take()) is not None:
+        if self.health.state is not LaneState.OPEN:
+            self._probe()
+            return
+        pace = self._pace
+        limit = pace.limit
+        in_flight = self._in_flight
+        # Those who take long to fail don't keep out the others, nor those who come next; where only one goes
+        # at once, they take turns.
+        share = limit // 4 or (0 if self._suspect_last else 1)
+        if self._suspects:
+            self._begin_suspects(share, limit)
+        while len(in_flight) < limit and (one := self._take()) is not None:
+            self._begin(one)
+        if self._suspects:
+            self._begin_suspects(limit - share, limit)
+            self._suspects.wait()
+        pace.tight = len(in_flight) >= limit
+
+    def _begin_suspects(self, share: int, limit: int) -> None:
+        while self._suspects_in_flight < share and len(self._in_flight) < limit:
+            if (one := self._take_suspect(early=False)) is None:
+                return
+            self._begin(one, suspect=True)
+
+    def _take(self, *, far: bool = False) -> Pending | None:
+        window = self._window
+        while (one := window.take(far=far)) is not None:
             if one.body is None:
-                self._end(one, Verdict.REFUSED, Answer(error="its record in the outbox is damaged or gone"))
+                self._bury(one, _GONE, "can't be given an event", tried=False)
                 self._wake()
-                continue
-            self._in_flight[one.event] = _Flight(one, self._epoch, self._loop.time())
-            self._destination.start(Try(one.event, one.body, self._deadline))
+            elif self._suspects and one.event in self._suspects and self._suspects.hold_again(one.event):
+                window.set_aside(one)
+            else:
+                return one
+        if window.unread:
+            self._wake()
+        return None
 
-    def describe(self) -> None:
-        """Write down its state and last answer, where they are new, in the caller's transaction.
+    def _take_suspect(self, *, early: bool) -> Pending | None:
+        while (suspect := self._suspects.next(early=early)) is not None:
+            one = self._window.bring_back(suspect)
+            self._suspects.begin(suspect)
+            if one is None:
+                self._suspects.forget(suspect.event)
+            elif one.body is None:
+                self._bury(one, _GONE, "can't be given an event", tried=False)
+                self._wake()
+            else:
+                return one
+        return None
 
-        Raises:
-            OutboxError: the ledger can't be written.
-        """
-        if self._changed:
-            self._ledger.describe(self.ident, state=self.state.value, reason=self._reason)
-        if self._last_answer_at is not None:
-            self._ledger.answered(self.ident, self._last_answer, self._last_answer_at)
-
-    def described(self) -> None:
-        """Tell that the transaction was committed."""
-        self._changed = False
-        self._last_answer_at = None
-
-    def _on_answer(self, event: int, answer: Answer) -> None:
-        flight = self._in_flight.pop(event)
-        first_at = flight.one.first_at or time.time()
-        one = replace(flight.one, attempts=flight.one.attempts + 1, first_at=first_at)
-        self._last_answer = str(answer)
-        self._last_answer_at = time.time()
-        verdict = judge(answer)
-        current = flight.epoch == self._epoch
-        if verdict in (Verdict.DELIVERED, Verdict.REFUSED):
-            self._end(one, verdict, answer)
-            if current and self.state is not LaneState.OPEN:
-                self._recover(self._loop.time() - flight.began)
-        else:
-            # The next probe is another run's event: should this one alone be to blame, that will show.
-            self._window.put_back(one, last=current and self.state is not LaneState.OPEN)
-            if current:
-                self._fail(verdict, answer)
-        self._wake()
-
-    def _end(self, one: Pending, verdict: Verdict, answer: Answer) -> None:
-        self._window.end(one)
-        state = DeliveryState.DELIVERED if verdict is Verdict.DELIVERED else DeliveryState.DEAD
-        self._ended(
-            Ended(self.ident, one.event, state, one.attempts, one.first_at, answer.status, str(answer))
-        )
-        if state is DeliveryState.DEAD and self._refusals.due():
-            log.warning(
-                "destination `%s` refused an event for good: %s; it is kept as a dead letter",
-                self.name,
-                answer,
-                extra={"destination": self.name, "event": one.event},
-            )
-
-    def _fail(self, verdict: Verdict, answer: Answer) -> None:
-        if answer.timed_out:
-            self._deadline = longer_deadline(self._deadline, self._destination.timeout)
-        self._failures += 1
-        seconds = pause(
-            self._failures,
-            first=self._tuning.backoff_first,
-            longest=self._tuning.backoff_max,
-            asked=retry_after_seconds(answer.retry_after, time.time()),
-            asked_longest=self._tuning.retry_after_max,
-            chance=chance(),
-        )
-        self._timer = self._loop.call_later(seconds, self._probe)
-        state = LaneState.PAUSED if verdict is Verdict.MISCONFIGURED else LaneState.OUT
-        if self.state is state:
-            return
-        log.warning(
-            "destination `%s` is %s: %s; events wait in the outbox, %s",
-            self.name,
-            "misconfigured" if state is LaneState.PAUSED else "out",
-            answer,
-            "see to its key and address" if state is LaneState.PAUSED else "nothing is lost",
-            extra={"destination": self.name},
-        )
-        self._become(state, str(answer))
-
-    def _recover(self, took: float) -> None:
-        log.info("destination `%s` is back", self.name, extra={"destination": self.name})
-        self._failures = 0
-        self._deadline = deadline_after(took, self._destination.timeout)
-        self._become(LaneState.OPEN, "")
-
-    def _become(self, state: LaneState, reason: str) -> None:
-        self.state = state
-        self._reason = reason
-        self._changed = True
-        self._epoch += 1
+    def _begin(self, one: Pending, *, suspect: bool = False) -> Flight:
+        flight = Flight(one, self.health.epoch, self._clock())
+        deadline = self.health.deadline
+        self._suspect_last = suspect
+        if suspect:
+            flight.suspect = True
+            self._suspects_in_flight += 1
+            deadline = suspect_deadline(deadline, one.charged)
+        self._in_flight[one.event] = flight
+        assert one.body is not None, "what has none is dead before it is tried"
+        self._destination.start(Try(one.event, one.body, deadline))
+        return flight
 
     def _probe(self) -> None:
-        self._timer = None
-        self._wake()
+        """Begin the one try that may be under way while the destination is out, if its time has come."""
+        health = self.health
+        if self._probing or len(self._in_flight) >= self._destination.capacity:
+            return
+        if health.waiting and not health.quick:
+            return
+        accused = suspect = False
+        # Far from the one that has failed: what fails for its own sake often comes in flocks.
+        one = self._take(far=True)
+        if one is None:
+            if health.waiting or self._window.unread:
+                return
+            if (one := self._trial.next()) is not None:
+                accused = True
+            elif (one := self._take_suspect(early=True)) is None:
+                return
+            else:
+                suspect = True
+        if health.waiting:
+            health.hurry()
+        self._probing = True
+        self._begin(one, suspect=suspect).accused = accused
 
     def close(self, timeout: float) -> None:
         """Let go of the destination within a bounded time, seconds; may be called again to wait longer."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self.health.close()
+        self._suspects.close()
         self._destination.close(timeout)
+
+    def _on_answer(self, event: int, answer: Answer) -> None:
+        flight = self._in_flight.pop(event)
+        health = self.health
+        health.last = answer
+        if flight.suspect:
+            self._suspects_in_flight -= 1
+        current = flight.epoch == health.epoch
+        probe = current and health.state is not LaneState.OPEN
+        if probe:
+            self._probing = False
+        verdict = judge(answer)
+        if verdict is Verdict.DELIVERED:
+            self._delivered(flight.one, answer)
+        elif verdict is Verdict.REFUSED:
+            self._bury(flight.one, answer, "refused an event for good")
+        else:
+            self._trial.failed(flight, verdict, answer)
+            self._wake()
+            return
+        took = self._clock() - flight.began
+        if probe:
+            self._trial.over(took, charge=verdict is Verdict.DELIVERED and not flight.accused)
+        if verdict is Verdict.DELIVERED and current:
+            health.delivered = True
+            if not probe and answer.passed is None:
+                self._pace.succeeded(took)
+        self._wake()
+
+    def _delivered(self, one: Pending, answer: Answer) -> None:
+        self._trial.successes += 1
+        self._window.end(one)
+        if self._suspects:
+            self._suspects.forget(one.event)
+        passed, taken_by, tries = answer.passed, None, 1
+        # A status says it all.
+        text = "" if answer.status is not None else str(answer)
+        if passed is not None:
+            taken_by, tries, text = passed.taken_by, passed.tries, passed.before or text
+        first_at = one.first_at or time.time()
+        self._ended(
+            Ended(
+                self._ident,
+                one.event,
+                DeliveryState.DELIVERED,
+                one.attempts + tries,
+                first_at,
+                answer.status,
+                text,
+                taken_by,
+            )
+        )
+
+    def _bury(self, one: Pending, answer: Answer, what: str, *, tried: bool = True) -> None:
+        self._window.end(one)
+        self._suspects.forget(one.event)
+        if tried:
+            one = after_a_try(one, answer)
+        self._ended(
+            Ended(
+                self._ident,
+                one.event,
+                DeliveryState.DEAD,
+                one.attempts,
+                one.first_at,
+                answer.status,
+                str(answer),
+            )
+        )
+        if self._refusals.due():
+            log.warning(
+                "destination `%s` %s: %s; it is kept as a dead letter",
+                self.health.name,
+                what,
+                answer,
+                extra={"destination": self.health.name, "event": one.event},
+            )

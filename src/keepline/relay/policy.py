@@ -26,6 +26,8 @@ class Verdict(Enum):
     """Key or address are wrong: somebody has to act. Nothing is lost, and nothing is dead."""
     OUT = "out"
     """The destination is down or overloaded; the event is not to blame."""
+    LATER = "later"
+    """Of several destinations that stand in for one another, none takes this event now; others they may."""
 
 
 class LaneState(Enum):
@@ -46,6 +48,8 @@ def judge(answer: Answer) -> Verdict:
         answer: of one try.
     """
     status = answer.status
+    if answer.passed is not None and answer.passed.later:
+        return Verdict.LATER
     if status is None:
         if answer.accepted:
             return Verdict.DELIVERED
@@ -57,6 +61,39 @@ def judge(answer: Answer) -> Verdict:
     if status >= 500 or status in _OUT or status < 200:
         return Verdict.OUT
     return Verdict.REFUSED
+
+
+def charges(answer: Answer) -> bool:
+    """Whether an event may itself be to blame for an answer, should others come through.
+
+    Args:
+        answer: of a try that failed.
+    """
+    return answer.timed_out or (answer.status is not None and answer.status >= 500)
+
+
+def hurries(answer: Answer) -> bool:
+    """Whether it is worth to ask a destination that was well at once, with another event.
+
+    Not when it says itself that it is overloaded.
+
+    Args:
+        answer: of a try that failed.
+    """
+    return charges(answer) and answer.status != 503 and not answer.retry_after
+
+
+def poisoned(charged: int, since: float | None, now: float, *, attempts: int, seconds: float) -> bool:
+    """Whether an event has used up its budget.
+
+    Args:
+        charged: how often it failed while others of its destination succeeded.
+        since: when it was charged first, s since 1970.
+        now: s since 1970.
+        attempts: the budget's.
+        seconds: the budget's.
+    """
+    return since is not None and charged >= attempts and now - since >= seconds
 
 
 def pause(
@@ -116,6 +153,18 @@ def longer_deadline(deadline: float, configured: float) -> float:
         configured: the ``timeout`` setting of the destination.
     """
     return min(deadline * 2, max(configured, LONGEST_DEADLINE))
+
+
+def suspect_deadline(deadline: float, charged: int) -> float:
+    """The deadline of a try with an event that has failed where others came through, seconds.
+
+    It may just take longer than they do.
+
+    Args:
+        deadline: of the others.
+        charged: how often it has failed so.
+    """
+    return min(deadline * 2.0 ** min(charged, 10), max(deadline, LONGEST_DEADLINE))
 
 
 def deadline_after(took: float, configured: float) -> float:

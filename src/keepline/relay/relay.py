@@ -16,7 +16,7 @@ from keepline.config import Settings
 from keepline.destinations.curl import CurlLoop
 from keepline.destinations.ready import ready
 from keepline.errors import OutboxDamaged, OutboxError, RelayError
-from keepline.outbox.delivery import Ended
+from keepline.outbox.delivery import Ended, Tried
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.repair import open_repaired
@@ -54,6 +54,7 @@ class Relay:
         self._failed: BaseException | None = None
         self._stopping = False
         self._ended: list[Ended] = []
+        self._tried: dict[tuple[int, int], Tried] = {}
         self._settling: asyncio.Handle | None = None
         self._taking: asyncio.Handle | None = None
         self._reading = Trouble("take events in")
@@ -71,7 +72,7 @@ class Relay:
             files = self._files
             self._bell = hang(files.journal, needed=(files.journal, files.relay_lock, files.ledger))
             opened.callback(self._bell.close)
-            self._curl = CurlLoop(self._loop, connections=self._tuning.max_connections * len(legs))
+            self._curl = CurlLoop(self._loop, connections=max(self._tuning.max_connections, len(legs)))
             opened.callback(self._curl.close)
             self._lanes = Lanes(
                 self._ledger,
@@ -79,10 +80,12 @@ class Relay:
                 self._loop,
                 self._curl,
                 ended=self._ended.append,
+                tried=self._on_tried,
                 wake=self._settle_soon,
             )
             opened.callback(self._lanes.close, _CLOSE_SECONDS)
-            self._inbound = Inbound(self._files, self._ledger, self._tuning, self._lanes.open(legs))
+            waiting_at = self._lanes.open(legs, failover=settings.failover)
+            self._inbound = Inbound(self._files, self._ledger, self._tuning, waiting_at)
             self._pruner = Pruner(files, self._ledger, self._tuning)
             self._idleness = Idleness(
                 self._loop,
@@ -211,12 +214,18 @@ class Relay:
         if self._stopping and not self._lanes.busy:
             self._loop.stop()
 
+    def _on_tried(self, one: Tried) -> None:
+        self._tried[one.destination, one.event] = one
+
     def _mark(self) -> None:
         with self._ledger.transaction():
+            if self._tried:
+                self._ledger.tried(list(self._tried.values()))
             if self._ended:
                 self._ledger.end(self._ended, time.time())
             self._lanes.describe()
         self._ended.clear()
+        self._tried.clear()
         self._lanes.described()
 
     def _look_after(self) -> None:
