@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,7 @@ Done = Callable[[int, Answer], None]
 """Takes an event's id and the answer to its try."""
 
 
-@dataclass(frozen=True)
-class Try:
+class Try(NamedTuple):
     """One try at a delivery.
 
     Args:
@@ -71,8 +70,12 @@ class Try:
     """
 
     event: int
-    body: bytes = field(repr=False)
+    body: bytes
     deadline: float
+
+    def __repr__(self) -> str:
+        # Without the body, which may hold secrets.
+        return f"Try(event={self.event}, deadline={self.deadline})"
 
 
 class Destination(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any, cast
 
 import apsw
@@ -299,7 +298,7 @@ class Ledger:
         )
         if there and self.db.changes():
             self.count(taken_by, DeliveryState(there), -1)
-        return replace(one, destination=taken_by, taken_by=None)
+        return one._replace(destination=taken_by, taken_by=None)
 
     def count(self, destination: int, state: DeliveryState, more: int) -> None:
         """Correct how many deliveries of a destination have come into a state.

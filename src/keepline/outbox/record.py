@@ -16,10 +16,12 @@ doesn't, the reader looks for the next mark (:func:`scan`). A text longer than i
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+# The standard library's takes seven times as long; its answers are the same.
+from isal.isal_zlib import crc32
 
 from keepline.errors import EventError, OutboxDamaged
 from keepline.event import Event
@@ -103,7 +105,7 @@ def encode(event: Event, appended_at: int) -> bytes:
         )
     header = _HEADER.pack(length, appended_at, *sizes)
     content = b"".join((header, event_type, run_key, namespace, name, event.body))
-    return _FRAME.pack(MARK, zlib.crc32(content)) + content
+    return _FRAME.pack(MARK, crc32(content)) + content
 
 
 def encode_command(body: bytes, appended_at: int) -> bytes:
@@ -114,7 +116,7 @@ def encode_command(body: bytes, appended_at: int) -> bytes:
         appended_at: ns since 1970.
     """
     content = _HEADER.pack(len(body), appended_at, 0, 0, 0, 0) + body
-    return _FRAME.pack(COMMAND_MARK, zlib.crc32(content)) + content
+    return _FRAME.pack(COMMAND_MARK, crc32(content)) + content
 
 
 def body_of(record: memoryview) -> bytes:
@@ -130,7 +132,7 @@ def body_of(record: memoryview) -> bytes:
         _, checksum, length, _, *sizes = _HEAD.unpack_from(record)
     except struct.error:
         length, checksum, sizes = -1, 0, []
-    if _HEAD.size + length != len(record) or zlib.crc32(record[_FRAME.size :]) != checksum:
+    if _HEAD.size + length != len(record) or crc32(record[_FRAME.size :]) != checksum:
         raise OutboxDamaged("a record's checksum isn't that of its content")
     return bytes(record[_HEAD.size + sum(sizes) :])
 
@@ -181,7 +183,7 @@ def _decode(data: bytes, view: memoryview, at: int, base: int) -> Entry | None:
     body = name + name_size
     if end > len(data) or body > end or (mark != MARK and mark != COMMAND_MARK):
         return None
-    if zlib.crc32(view[at + _FRAME.size : end]) != checksum:
+    if crc32(view[at + _FRAME.size : end]) != checksum:
         return None
     # Past the constructor, which takes longer than all the rest: this is done for each event.
     fields = (
