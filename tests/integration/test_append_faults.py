@@ -29,6 +29,7 @@ from tests.support_outbox import (
 
 from keepline.errors import OutboxError, OutboxLocked, OutboxUnavailable
 from keepline.outbox import refusals
+from keepline.outbox.archive import delete
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.reader import retire, retire_all
@@ -125,7 +126,7 @@ def test_a_large_event_that_fills_the_disk_leaves_nothing_that_a_reader_takes_fo
 def test_a_disk_without_room_for_a_new_segment_refuses_until_there_is_some(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", kilobytes=1024) as disk:
         files = OutboxFiles(disk / "outbox")
-        remount(disk, "nr_inodes=7")  # The root, both folders, the lock, the count and two segments.
+        remount(disk, "nr_inodes=8")  # The root, three folders, the lock, the count and two segments.
         for name in "ab":
             producer(files, segment_bytes=1).append(event(name))
 
@@ -133,6 +134,7 @@ def test_a_disk_without_room_for_a_new_segment_refuses_until_there_is_some(tmp_p
         close_producers()
         first = segment_numbers(files)[0]
         assert retire(files, first, end_of(files, first))
+        delete(files, first)
         producer(files, segment_bytes=1).append(event("c"))
 
         assert names(files) == ["b", "c"]
@@ -147,6 +149,7 @@ def test_the_space_of_a_deleted_segment_is_free_while_idle_processes_have_it_ope
         idle.append(event("a", size=900_000))
         (number,) = segment_numbers(files)
         assert retire(files, number, end_of(files, number))
+        delete(files, number)
 
         producer(files).append(event("b", size=900_000))
         idle.append(event("c"))

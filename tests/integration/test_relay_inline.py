@@ -245,8 +245,7 @@ def test_a_leg_that_an_inline_relay_can_t_take_is_told_of_and_keeps_the_events(
     outbox: Path, destination: RecordingDestination, caplog: pytest.LogCaptureFixture
 ) -> None:
     emitting = inline(outbox, {"a": leg(destination)})
-    (outbox / "ledger.db").parent.mkdir()
-    (outbox / "ledger.db").write_text("no ledger at all, and long enough to be taken for damage")
+    (outbox / "ledger.db").mkdir(parents=True)
     emitting.emit(run_event("one"))
     assert emitting.close(5) is False
     assert "keepline can't deliver from this process; events wait in the outbox" in caplog.text

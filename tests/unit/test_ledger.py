@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -346,6 +347,28 @@ def test_an_empty_file_becomes_a_ledger_of_todays_schema(files: OutboxFiles) -> 
     assert query(files, "PRAGMA user_version") == len(STEPS)
     assert query(files, "PRAGMA journal_mode") == "wal"
     assert query(files, "SELECT count(*) FROM event") == 0
+
+
+@pytest.mark.parametrize(("power", "synchronous"), [(False, 1), (True, 2)])
+def test_a_ledger_waits_for_the_disk_where_it_is_to_outlive_a_power_cut(
+    files: OutboxFiles, power: bool, synchronous: int
+) -> None:
+    opened = Ledger(files, power=power)
+    assert opened.db.pragma("synchronous") == synchronous
+    opened.close()
+
+
+def test_a_segment_whose_number_is_in_the_archive_isnt_made_again(
+    files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = appended(files, "a")
+    ledger.take_in(first, [])
+    assert retire(files, first.segment, first.position)
+    # Its file was lost, and the clock has been set back.
+    files.journal_lock.unlink()
+    monkeypatch.setattr(time, "time_ns", lambda: 5)
+
+    assert appended(files, "b").segment == first.segment + 1
 
 
 def test_what_a_ledger_holds_is_there_when_it_is_opened_again(files: OutboxFiles) -> None:
