@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -258,32 +259,24 @@ class Ledger:
             ended: the ends.
             at: s since 1970.
         """
-        groups: dict[tuple[int, DeliveryState], list[Ended]] = {}
+        # Nearly all are delivered at the first try and alike: those of a destination are marked by one query.
+        alike: dict[tuple[Any, ...], list[Ended]] = {}
         with self.transaction():
             for one in ended:
                 if one.taken_by not in (None, one.destination):
                     one = self._hand_over(one, one.taken_by)
-                groups.setdefault((one.destination, one.state), []).append(one)
-            for (destination, state), ends in groups.items():
-                before = self.db.total_changes()
-                self.db.executemany(
-                    "UPDATE delivery SET state = ?, attempts = ?, first_at = ?, ended_at = ?, status = ?, "
-                    "answer = ? WHERE destination = ? AND event = ? AND state = 0",
-                    (
-                        (
-                            state,
-                            one.attempts,
-                            one.first_at,
-                            at,
-                            one.status,
-                            one.answer,
-                            one.destination,
-                            one.event,
-                        )
-                        for one in ends
-                    ),
+                key = (one.state, one.attempts, one.status, one.answer, one.destination)
+                alike.setdefault(key, []).append(one)
+            for (state, attempts, status, answer, destination), ends in alike.items():
+                first_at = ends[0].first_at if attempts <= 1 else None
+                self.db.execute(
+                    "UPDATE delivery SET state = ?, attempts = ?, status = ?, answer = ?, ended_at = ?, "
+                    "first_at = coalesce(first_at, ?) "
+                    "WHERE destination = ? AND event IN (SELECT value FROM json_each(?)) AND state = 0",
+                    (state, attempts, status, answer, at, first_at, destination)
+                    + (json.dumps([one.event for one in ends]),),
                 )
-                self.count(destination, state, self.db.total_changes() - before)
+                self.count(destination, state, self.db.changes())
 
     def _hand_over(self, one: Ended, taken_by: int) -> Ended:
         """Make a delivery that waits that of the destination that has taken it."""
