@@ -24,6 +24,7 @@ from keepline.outbox.journal import Producer
 from keepline.outbox.pruning import Pruning
 from keepline.outbox.record import encode, encode_command
 from keepline.outbox.repair import open_repaired
+from keepline.outbox.room import Room
 from keepline.outbox.segments import open_newest, segment_numbers, segment_path
 from keepline.relay import inbound
 from keepline.relay.inbound import Inbound
@@ -117,7 +118,7 @@ class Outbox(RuleBasedStateMachine):
         self._write(encode(event("torn", size=100), 1)[: int(150 * part)])
 
     def _write(self, data: bytes) -> None:
-        file = open_newest(self.files, SEGMENT, 1.0)
+        file = open_newest(self.files, Room(self.files, max_bytes=None, segment_bytes=SEGMENT), 1.0)
         os.write(file.fd, data)
         file.close()
 

@@ -269,12 +269,12 @@ class Ledger:
                 alike.setdefault(key, []).append(one)
             for (state, attempts, status, answer, destination), ends in alike.items():
                 first_at = ends[0].first_at if attempts <= 1 else None
+                events = json.dumps([one.event for one in ends])
                 self.db.execute(
                     "UPDATE delivery SET state = ?, attempts = ?, status = ?, answer = ?, ended_at = ?, "
                     "first_at = coalesce(first_at, ?) "
                     "WHERE destination = ? AND event IN (SELECT value FROM json_each(?)) AND state = 0",
-                    (state, attempts, status, answer, at, first_at, destination)
-                    + (json.dumps([one.event for one in ends]),),
+                    (state, attempts, status, answer, at, first_at, destination, events),
                 )
                 self.count(destination, state, self.db.changes())
 
