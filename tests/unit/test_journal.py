@@ -7,15 +7,17 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support_outbox import SOON, close_producers, damages, end_of, event, names, producer, until
 
 from keepline.errors import EventError, OutboxLocked, OutboxUnavailable
 from keepline.outbox import journal, record, refusals, segments
+from keepline.outbox.archive import delete
 from keepline.outbox.batch import backlog, read
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.owned import held
@@ -522,7 +524,7 @@ def test_an_event_is_never_read_before_its_cause_in_a_segment_that_others_have_l
 # The end of a segment
 
 
-def test_a_segment_is_deleted_when_all_of_it_was_taken_in_and_appends_go_on_in_a_new_one(
+def test_a_segment_is_archived_when_all_of_it_was_taken_in_and_appends_go_on_in_a_new_one(
     files: OutboxFiles,
 ) -> None:
     appender = producer(files)
@@ -538,7 +540,38 @@ def test_a_segment_is_deleted_when_all_of_it_was_taken_in_and_appends_go_on_in_a
     assert names(files) == ["2", "3"]
 
 
-def test_a_segment_isnt_deleted_while_an_append_is_under_way(files: OutboxFiles) -> None:
+def test_an_append_never_goes_to_a_segment_that_is_being_deleted(
+    files: OutboxFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of processes that have it open, and look only now and then whether it is where it was.
+    monkeypatch.setattr(journal, "_LOOK_EVERY", 1000.0)
+    idle = [producer(files) for _ in range(20)]
+    for appender in idle:
+        appender.append(event("before"))
+    number = only_segment(files)
+    assert retire(files, number, end_of(files, number))
+    steps: list[str] = []
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **keys: Any) -> Any:
+            found = function(*args, **keys)
+            if args[0] != files.journal_lock:
+                idle.pop().append(event(f"{len(steps)} after {name}"))
+                steps.append(f"{len(steps)} after {name}")
+            return found
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for holder, name in ((Path, "chmod"), (Path, "unlink"), (os, "fchmod"), (os, "ftruncate")):
+            patch.setattr(holder, name, watched(name, getattr(holder, name)))
+        delete(files, number)
+
+    assert len(steps) >= 2
+    assert names(files) == steps
+
+
+def test_a_segment_isnt_archived_while_an_append_is_under_way(files: OutboxFiles) -> None:
     producer(files).append(event("1"))
     number = only_segment(files)
     end = end_of(files, number)
@@ -559,7 +592,7 @@ def test_a_torn_record_doesnt_keep_a_segment(files: OutboxFiles) -> None:
     assert retire(files, number, end)
 
 
-def test_the_whole_journal_is_deleted_while_no_append_can_begin(files: OutboxFiles) -> None:
+def test_the_whole_journal_is_archived_while_no_append_can_begin(files: OutboxFiles) -> None:
     appender = producer(files, segment_bytes=SMALL, lock_timeout=0.01)
     for number in range(6):
         appender.append(event(str(number)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from keepline.outbox.files import OutboxFiles, open_private, unavailable
@@ -73,17 +74,27 @@ def delete(files: OutboxFiles, number: int) -> None:
     """
     path = archived_path(files, number)
     try:
-        path.chmod(0o600)
-        fd = open_private(path, os.O_WRONLY)
+        fd = open_private(path, os.O_RDONLY)
         try:
+            # First: who has it open appends to what is writable, but for what has no name.
             path.unlink()
             # Processes that appended to it and have nothing to do since still have it open.
-            os.ftruncate(fd, 0)
+            with suppress(OSError):
+                _empty(fd)
         finally:
             os.close(fd)
-        # Came it back after a power cut, what is forgotten of it by then would be taken in anew.
+        # If a power cut brought it back, what is forgotten of it by then would be taken in anew.
         _sync(files.archive)
     except FileNotFoundError:
         return
     except OSError as error:
         raise unavailable("delete", path, error) from error
+
+
+def _empty(fd: int) -> None:
+    os.fchmod(fd, 0o600)
+    writable = open_private(Path(f"/proc/self/fd/{fd}"), os.O_WRONLY)
+    try:
+        os.ftruncate(writable, 0)
+    finally:
+        os.close(writable)

@@ -65,6 +65,14 @@ class Ledger:
         with self.using("write"):
             self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
+    def shrink(self) -> None:
+        """Give free pages back to the disk, and what the log has grown to."""
+        with translated("write", self._path):
+            self.db.execute("PRAGMA incremental_vacuum").fetchall()
+            # Waits for readers, which are done soon, and lets it be where they aren't.
+            with suppress(apsw.BusyError):
+                self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
     @contextmanager
     def using(self, operation: str) -> Iterator[None]:
         """Errors of SQLite inside it become Keepline's, and damage is left to the next relay to repair.

@@ -33,6 +33,7 @@ class Pruner:
         self._files = files
         self._tuning = tuning
         self._pruning = Pruning(files, ledger)
+        self._ledger = ledger
         self._next_round = 0.0
         self._next_look = 0.0
         self._under_way = False
@@ -58,6 +59,8 @@ class Pruner:
                 self._pruning.begin()
             before = time.time() - self._tuning.retention
             self._under_way = self._pruning.step(before, pressed=self._pressed)
+            if self._pressed and not self._under_way:
+                self._ledger.shrink()
         except OutboxDamaged:
             raise  # The relay ends, and the next one repairs it.
         except OutboxError as error:
