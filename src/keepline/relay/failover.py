@@ -15,7 +15,7 @@ from typing import NamedTuple
 from keepline.destinations.base import Answer, Destination, Done, Passed, Try
 from keepline.relay.health import Health
 from keepline.relay.pace import Pace
-from keepline.relay.policy import LaneState, Verdict, charges, judge
+from keepline.relay.policy import LaneState, Verdict, charges, judge, overloaded
 
 _MOST_REMEMBERED = 16_384
 
@@ -162,7 +162,7 @@ class Failover:
                     return False
                 self._ask(turn, leg)
                 return True
-            if leg.probing or leg.in_flight >= leg.destination.capacity:
+            if leg.probing or leg.in_flight >= (1 if health.overloaded else leg.destination.capacity):
                 continue
             # A quick probe is another event's than the one that has failed.
             if not health.waiting or (health.quick and leg.ident not in turn.successes):
@@ -237,7 +237,7 @@ class Failover:
             return
         turn.excused = turn.excused or not may_charge
         if current:
-            if answer.status in (429, 503):
+            if overloaded(answer):
                 leg.pace.congested()
             leg.health.fail(verdict, answer)
 

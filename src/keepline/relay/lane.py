@@ -198,7 +198,7 @@ class Lane:
     def _probe(self) -> None:
         """Begin the one try that may be under way while the destination is out, if its time has come."""
         health = self.health
-        if self._probing or len(self._in_flight) >= self._destination.capacity:
+        if self._probing or len(self._in_flight) >= (1 if health.overloaded else self._destination.capacity):
             return
         if health.waiting and not health.quick:
             return

@@ -9,7 +9,7 @@ from keepline.destinations.base import Answer
 from keepline.outbox.delivery import Pending, Tried
 from keepline.relay.health import Health
 from keepline.relay.pace import Pace
-from keepline.relay.policy import LaneState, Verdict, charges, poisoned
+from keepline.relay.policy import LaneState, Verdict, charges, overloaded, poisoned
 from keepline.relay.suspects import Suspects
 from keepline.relay.window import Window
 from keepline.tuning import Tuning
@@ -104,7 +104,7 @@ class Trial:
                 self._tell(one, answer)
                 self._window.put_back(one)
         else:
-            if answer.status in (429, 503):
+            if overloaded(answer):
                 self._pace.congested()
             was_open = health.state is LaneState.OPEN
             health.fail(verdict, answer)
