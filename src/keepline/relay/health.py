@@ -117,6 +117,7 @@ class Health:
             asked_longest=self._tuning.retry_after_max,
             chance=chance(),
         )
+        self.close()
         self._timer = self._loop.call_later(seconds, self._on_timer)
         state = LaneState.PAUSED if verdict is Verdict.MISCONFIGURED else LaneState.OUT
         if not self._told or self.state is not state:

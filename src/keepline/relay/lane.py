@@ -18,7 +18,7 @@ from keepline.relay.trial import Flight, Trial
 from keepline.relay.window import Window
 from keepline.tuning import Tuning
 
-_WINDOW_PER_SLOT = 64
+_WINDOW_PER_SLOT = 16
 _SMALLEST_WINDOW = 256
 
 
@@ -190,8 +190,10 @@ class Lane:
     def _probe(self) -> None:
         """Begin the one try that may be under way while the destination is out, if its time has come."""
         health = self.health
-        if self._probing or len(self._in_flight) >= (1 if health.overloaded else self._destination.capacity):
+        if self._probing or len(self._in_flight) >= self._destination.capacity:
             return
+        if health.overloaded and len(self._in_flight) > self._suspects_in_flight:
+            return  # What is under way ends first; suspects may take long.
         if health.waiting and not health.quick:
             return
         accused = suspect = False
