@@ -156,6 +156,9 @@ def test_a_storm_of_faults_loses_nothing_and_leaves_nothing_open(
         Fault.ENDLESS_BODY,
         Fault.GARBAGE,
         Answer(503),
+        Answer(500),
+        Answer(502, delay=0.01),
+        Answer(429),
         Answer(201, headers=(("Connection", "close"),)),
     ]
     destination.answer_with(lambda one: chance.choice([Answer(201, delay=0.001)] * 4 + quick))

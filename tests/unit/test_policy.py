@@ -7,16 +7,21 @@ from email.utils import format_datetime
 
 import pytest
 
-from keepline.destinations.base import Answer
+from keepline.destinations.base import Answer, Passed
 from keepline.relay.policy import (
     LONGEST_DEADLINE,
     Verdict,
     chance,
+    charges,
     deadline_after,
+    hurries,
     judge,
     longer_deadline,
+    overloaded,
     pause,
+    poisoned,
     retry_after_seconds,
+    suspect_deadline,
 )
 
 NOW = 1_800_000_000.0
@@ -53,6 +58,50 @@ def test_no_answer_means_out_whatever_kept_it() -> None:
 def test_a_transport_without_statuses_accepts_or_refuses() -> None:
     assert judge(Answer(accepted=True)) is Verdict.DELIVERED
     assert judge(Answer(error="not this one", refused=True)) is Verdict.REFUSED
+
+
+def test_an_event_that_none_of_several_takes_now_waits_by_itself() -> None:
+    assert judge(Answer(error="a: HTTP 400; b: out", passed=Passed(2, later=True))) is Verdict.LATER
+    assert judge(Answer(error="a: no; b: no", refused=True, passed=Passed(2))) is Verdict.REFUSED
+    assert judge(Answer(status=201, passed=Passed(2, taken_by=7))) is Verdict.DELIVERED
+
+
+def test_only_server_errors_and_timeouts_may_be_an_event_s_fault() -> None:
+    may = {status for status in range(100, 1000) if charges(Answer(status=status))}
+    assert may == set(range(500, 1000))
+    assert charges(Answer(error="too late", timed_out=True))
+    assert not charges(Answer(error="connection refused"))
+
+
+def test_a_destination_that_says_it_is_overloaded_is_not_hurried() -> None:
+    assert hurries(Answer(status=500))
+    assert hurries(Answer(error="too late", timed_out=True))
+    assert not hurries(Answer(status=503))
+    assert not hurries(Answer(status=500, retry_after="5"))
+    assert not hurries(Answer(status=429))
+    assert not hurries(Answer(error="connection refused"))
+    assert {status for status in range(100, 1000) if overloaded(Answer(status=status))} == {429, 503}
+
+
+@pytest.mark.parametrize(
+    ("charged", "since", "dead"),
+    [
+        (10, NOW - 600, True),
+        (50, NOW - 601, True),
+        (9, NOW - 6000, False),
+        (50, NOW - 599, False),
+        (0, None, False),
+    ],
+)
+def test_a_budget_is_used_up_by_attempts_and_time_together(
+    charged: int, since: float | None, dead: bool
+) -> None:
+    assert poisoned(charged, since, NOW, attempts=10, seconds=600.0) is dead
+
+
+def test_an_event_that_fails_alone_gets_ever_more_time_up_to_the_cap() -> None:
+    assert [suspect_deadline(5.0, charged) for charged in range(6)] == [5.0, 10.0, 20.0, 40.0, 60.0, 60.0]
+    assert suspect_deadline(120.0, 3) == 120.0
 
 
 def test_an_answer_reads_as_what_it_was() -> None:

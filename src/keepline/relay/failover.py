@@ -7,60 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
-from keepline.destinations.base import Answer, Destination, Done, Passed, Try
-from keepline.relay.health import Health
-from keepline.relay.pace import Pace
-from keepline.relay.policy import LaneState, Verdict, charges, judge
+from keepline.destinations.base import Answer, Done, Passed, Try
+from keepline.relay.policy import LaneState, Verdict, charges, judge, overloaded
+from keepline.relay.turn import Leg, StandIn, Turn
 
 _MOST_REMEMBERED = 16_384
-
-
-class StandIn(NamedTuple):
-    """What makes one of the destinations.
-
-    Args:
-        ident: its id in the ledger.
-        connect: makes it, given what takes its answers.
-        health: makes its health, given its time-out and what to call when a pause is over.
-    """
-
-    ident: int
-    connect: Callable[[Done], Destination]
-    health: Callable[[float, Callable[[], None]], Health]
-
-
-class _Leg:
-    def __init__(self, ident: int, destination: Destination, health: Health) -> None:
-        self.ident = ident
-        self.destination = destination
-        self.health = health
-        self.pace = Pace(destination.capacity)
-        self.in_flight = 0
-        self.probing = False
-        self.successes = 0
-
-
-@dataclass(eq=False, slots=True)
-class _Turn:
-    """A try, on its way from one destination to the next."""
-
-    one: Try
-    refused: dict[int, str] = field(default_factory=dict)
-    """What those have said that will never take it; by their ids."""
-    successes: dict[int, int] = field(default_factory=dict)
-    """How many successes each had when it failed on this event last."""
-    asked: dict[int, str] = field(default_factory=dict)
-    """What those have said that failed on it this time."""
-    tries: int = 0
-    blamed: bool = False
-    excused: bool = False
-    epoch: int = 0
-    began: float = 0.0
 
 
 class Failover:
@@ -87,17 +41,17 @@ class Failover:
     def __init__(self, legs: Sequence[StandIn], loop: asyncio.AbstractEventLoop, done: Done) -> None:
         self._loop = loop
         self._done = done
-        self._legs: list[_Leg] = []
-        self._turns: dict[int, _Turn] = {}
-        self._waiting: deque[_Turn] = deque()
+        self._legs: list[Leg] = []
+        self._turns: dict[int, Turn] = {}
+        self._waiting: deque[Turn] = deque()
         # Events that were given back to wait, the oldest first.
-        self._remembered: dict[int, _Turn] = {}
+        self._remembered: dict[int, Turn] = {}
         self._held = False
         try:
             for number, one in enumerate(legs):
                 destination = one.connect(partial(self._on_answer, number))
                 health = one.health(destination.timeout, self._advance)
-                self._legs.append(_Leg(one.ident, destination, health))
+                self._legs.append(Leg(one.ident, destination, health))
         except BaseException:
             self.close(0.0)
             raise
@@ -120,14 +74,8 @@ class Failover:
 
     def start(self, one: Try) -> None:
         """Begin a try."""
-        turn = self._remembered.pop(one.event, None)
-        if turn is None:
-            turn = _Turn(one)
-        else:
-            turn.one = one
-            turn.asked = {}
-            turn.tries = 0
-            turn.blamed = turn.excused = False
+        turn = self._remembered.pop(one.event, None) or Turn(one)
+        turn.begin(one)
         self._turns[one.event] = turn
         if not self._go_on(turn):
             self._waiting.append(turn)
@@ -140,7 +88,7 @@ class Failover:
 
     def _advance(self) -> None:
         """Have those go on that waited, as far as they can."""
-        kept: list[_Turn] = []
+        kept: list[Turn] = []
         while self._waiting:
             turn = self._waiting.popleft()
             if not self._go_on(turn):
@@ -149,7 +97,7 @@ class Failover:
                     break  # All others behind it wait for the same.
         self._waiting.extendleft(reversed(kept))
 
-    def _go_on(self, turn: _Turn) -> bool:
+    def _go_on(self, turn: Turn) -> bool:
         """Ask the next one about an event, or give it back; false where it has to wait."""
         if self._held:
             return False
@@ -162,7 +110,7 @@ class Failover:
                     return False
                 self._ask(turn, leg)
                 return True
-            if leg.probing or leg.in_flight >= leg.destination.capacity:
+            if leg.probing or leg.in_flight >= (1 if health.overloaded else leg.destination.capacity):
                 continue
             # A quick probe is another event's than the one that has failed.
             if not health.waiting or (health.quick and leg.ident not in turn.successes):
@@ -177,7 +125,7 @@ class Failover:
             return True
         return False
 
-    def _ask(self, turn: _Turn, leg: _Leg) -> None:
+    def _ask(self, turn: Turn, leg: Leg) -> None:
         turn.epoch = leg.health.epoch
         turn.began = self._loop.time()
         leg.in_flight += 1
@@ -206,7 +154,7 @@ class Failover:
             self._waiting.appendleft(turn)
         self._advance()
 
-    def _well(self, leg: _Leg, turn: _Turn, *, current: bool, probe: bool, delivered: bool) -> None:
+    def _well(self, leg: Leg, turn: Turn, *, current: bool, probe: bool, delivered: bool) -> None:
         took = self._loop.time() - turn.began
         if probe:
             if not leg.health.opens_at_once:
@@ -218,7 +166,7 @@ class Failover:
             leg.successes += 1
             leg.health.delivered = leg.health.delivered or current
 
-    def _taken(self, leg: _Leg, turn: _Turn, answer: Answer) -> None:
+    def _taken(self, leg: Leg, turn: Turn, answer: Answer) -> None:
         before = []
         for other in self._legs:
             if other is leg:
@@ -227,7 +175,7 @@ class Failover:
         passed = Passed(turn.tries, taken_by=leg.ident, before="; ".join(before))
         self._answer(turn, Answer(answer.status, accepted=answer.accepted, passed=passed))
 
-    def _failed(self, leg: _Leg, turn: _Turn, verdict: Verdict, answer: Answer, *, current: bool) -> None:
+    def _failed(self, leg: Leg, turn: Turn, verdict: Verdict, answer: Answer, *, current: bool) -> None:
         may_charge = charges(answer)
         turn.asked[leg.ident] = str(answer)
         before = turn.successes.get(leg.ident)
@@ -237,15 +185,15 @@ class Failover:
             return
         turn.excused = turn.excused or not may_charge
         if current:
-            if answer.status in (429, 503):
+            if overloaded(answer):
                 leg.pace.congested()
             leg.health.fail(verdict, answer)
 
-    def _said(self, leg: _Leg, turn: _Turn) -> str:
+    def _said(self, leg: Leg, turn: Turn) -> str:
         said = turn.refused.get(leg.ident) or turn.asked.get(leg.ident) or leg.health.reason
         return f"{leg.health.name}: {said}"
 
-    def _give_back(self, turn: _Turn) -> None:
+    def _give_back(self, turn: Turn) -> None:
         text = "; ".join(self._said(leg, turn) for leg in self._legs)
         if len(turn.refused) == len(self._legs):
             self._answer(turn, Answer(error=text, refused=True, passed=Passed(turn.tries)))
@@ -257,6 +205,6 @@ class Failover:
             self._remembered.pop(next(iter(self._remembered)))
         self._answer(turn, Answer(error=text, passed=Passed(turn.tries, later=True, blamed=blamed)))
 
-    def _answer(self, turn: _Turn, answer: Answer) -> None:
+    def _answer(self, turn: Turn, answer: Answer) -> None:
         del self._turns[turn.one.event]
         self._done(turn.one.event, answer)

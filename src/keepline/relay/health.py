@@ -17,6 +17,7 @@ from keepline.relay.policy import (
     deadline_after,
     hurries,
     longer_deadline,
+    overloaded,
     pause,
     retry_after_seconds,
 )
@@ -65,6 +66,8 @@ class Health:
         """How many probes may still go before the pause is over, each with an event of a run of its own."""
         self.delivered = False
         """Whether it has taken an event, its last probe included, since it last opened."""
+        self.overloaded = False
+        """Whether its last failure says that it has too much to do: what is under way ends before a probe."""
         self.last: Answer | None = None
         """Its last answer, until that is written down."""
         self._tuning = tuning
@@ -95,6 +98,7 @@ class Health:
             verdict: OUT or MISCONFIGURED.
             answer: the try's.
         """
+        self.overloaded = overloaded(answer)
         if answer.timed_out:
             self.deadline = longer_deadline(self.deadline, self._timeout)
         if self.state is LaneState.OPEN:
@@ -113,6 +117,7 @@ class Health:
             asked_longest=self._tuning.retry_after_max,
             chance=chance(),
         )
+        self.close()
         self._timer = self._loop.call_later(seconds, self._on_timer)
         state = LaneState.PAUSED if verdict is Verdict.MISCONFIGURED else LaneState.OUT
         if not self._told or self.state is not state:

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Callable
-from functools import partial
 
 from keepline.destinations.base import Answer, Destination, Done, Try
-from keepline.outbox.delivery import DeliveryState, Ended, Pending, Tried
+from keepline.outbox.delivery import Ended, Pending, Tried
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.waiting import Waiting
+from keepline.relay.ends import Ends
 from keepline.relay.health import Health
 from keepline.relay.pace import Pace
 from keepline.relay.policy import LaneState, Verdict, judge, suspect_deadline
 from keepline.relay.suspects import Suspects
-from keepline.relay.trial import Flight, Trial, after_a_try
-from keepline.relay.trouble import Seldom
+from keepline.relay.trial import Flight, Trial
 from keepline.relay.window import Window
 from keepline.tuning import Tuning
 
-log = logging.getLogger(__name__)
-
-_WINDOW_PER_SLOT = 64
+_WINDOW_PER_SLOT = 16
 _SMALLEST_WINDOW = 256
-_GONE = Answer(error="its record in the outbox is damaged or gone")
 
 
 class Lane:
@@ -61,12 +55,9 @@ class Lane:
         wake: Callable[[], None],
         together: bool = False,
     ) -> None:
-        self._ident = ident
         self._clock = loop.time
-        self._ended = ended
         self._wake = wake
         self._in_flight: dict[int, Flight] = {}
-        self._refusals = Seldom()
         self._held = False
         self._probing = False
         self._suspects = Suspects(tuning, loop, wake)
@@ -79,6 +70,7 @@ class Lane:
             self._pace.limit = self._destination.capacity
         size = max(_SMALLEST_WINDOW, _WINDOW_PER_SLOT * self._destination.capacity)
         self._window = Window(Waiting(ledger, ident), size=size)
+        self._ends = Ends(ident, self.health.name, self._window, self._suspects, ended)
         self._trial = Trial(
             ident,
             tuning,
@@ -86,8 +78,8 @@ class Lane:
             self.health,
             self._pace,
             self._suspects,
+            self._ends,
             tried=tried,
-            bury=partial(self._bury, what="fails on an event and takes others", tried=False),
         )
 
     @property
@@ -159,7 +151,7 @@ class Lane:
         window = self._window
         while (one := window.take(far=far)) is not None:
             if one.body is None:
-                self._bury(one, _GONE, "can't be given an event", tried=False)
+                self._ends.gone(one)
                 self._wake()
             elif self._suspects and one.event in self._suspects and self._suspects.hold_again(one.event):
                 window.set_aside(one)
@@ -176,7 +168,7 @@ class Lane:
             if one is None:
                 self._suspects.forget(suspect.event)
             elif one.body is None:
-                self._bury(one, _GONE, "can't be given an event", tried=False)
+                self._ends.gone(one)
                 self._wake()
             else:
                 return one
@@ -200,6 +192,8 @@ class Lane:
         health = self.health
         if self._probing or len(self._in_flight) >= self._destination.capacity:
             return
+        if health.overloaded and len(self._in_flight) > self._suspects_in_flight:
+            return  # What is under way ends first; suspects may take long.
         if health.waiting and not health.quick:
             return
         accused = suspect = False
@@ -237,9 +231,10 @@ class Lane:
             self._probing = False
         verdict = judge(answer)
         if verdict is Verdict.DELIVERED:
-            self._delivered(flight.one, answer)
+            self._trial.successes += 1
+            self._ends.delivered(flight.one, answer)
         elif verdict is Verdict.REFUSED:
-            self._bury(flight.one, answer, "refused an event for good")
+            self._ends.refused(flight.one, answer)
         else:
             self._trial.failed(flight, verdict, answer)
             self._wake()
@@ -252,52 +247,3 @@ class Lane:
             if not probe and answer.passed is None:
                 self._pace.succeeded(took)
         self._wake()
-
-    def _delivered(self, one: Pending, answer: Answer) -> None:
-        self._trial.successes += 1
-        self._window.end(one)
-        if self._suspects:
-            self._suspects.forget(one.event)
-        passed, taken_by, tries = answer.passed, None, 1
-        # A status says it all.
-        text = "" if answer.status is not None else str(answer)
-        if passed is not None:
-            taken_by, tries, text = passed.taken_by, passed.tries, passed.before or text
-        first_at = one.first_at or time.time()
-        self._ended(
-            Ended(
-                self._ident,
-                one.event,
-                DeliveryState.DELIVERED,
-                one.attempts + tries,
-                first_at,
-                answer.status,
-                text,
-                taken_by,
-            )
-        )
-
-    def _bury(self, one: Pending, answer: Answer, what: str, *, tried: bool = True) -> None:
-        self._window.end(one)
-        self._suspects.forget(one.event)
-        if tried:
-            one = after_a_try(one, answer)
-        self._ended(
-            Ended(
-                self._ident,
-                one.event,
-                DeliveryState.DEAD,
-                one.attempts,
-                one.first_at,
-                answer.status,
-                str(answer),
-            )
-        )
-        if self._refusals.due():
-            log.warning(
-                "destination `%s` %s: %s; it is kept as a dead letter",
-                self.health.name,
-                what,
-                answer,
-                extra={"destination": self.health.name, "event": one.event},
-            )

@@ -15,10 +15,11 @@ from keepline.outbox.commands import Command, Replay, Resume
 from keepline.outbox.delivery import Ended, Tried
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.waiting import gather
-from keepline.relay.failover import Failover, StandIn
+from keepline.relay.failover import Failover
 from keepline.relay.health import Health
 from keepline.relay.lane import Lane
 from keepline.relay.policy import LaneState
+from keepline.relay.turn import StandIn
 from keepline.tuning import Tuning
 
 

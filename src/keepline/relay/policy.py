@@ -80,7 +80,16 @@ def hurries(answer: Answer) -> bool:
     Args:
         answer: of a try that failed.
     """
-    return charges(answer) and answer.status != 503 and not answer.retry_after
+    return charges(answer) and not overloaded(answer) and not answer.retry_after
+
+
+def overloaded(answer: Answer) -> bool:
+    """Whether a destination says that it has too much to do.
+
+    Args:
+        answer: of a try that failed.
+    """
+    return answer.status in (429, 503)
 
 
 def poisoned(charged: int, since: float | None, now: float, *, attempts: int, seconds: float) -> bool:

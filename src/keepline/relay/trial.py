@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 from keepline.destinations.base import Answer
 from keepline.outbox.delivery import Pending, Tried
+from keepline.relay.ends import Ends, after_a_try
 from keepline.relay.health import Health
 from keepline.relay.pace import Pace
-from keepline.relay.policy import LaneState, Verdict, charges, poisoned
+from keepline.relay.policy import LaneState, Verdict, charges, overloaded, poisoned
 from keepline.relay.suspects import Suspects
 from keepline.relay.window import Window
 from keepline.tuning import Tuning
@@ -46,8 +47,8 @@ class Trial:
         health: of the destination.
         pace: of the lane.
         suspects: of the lane.
+        ends: of the lane.
         tried: called with each try that failed.
-        bury: called with an event that has used up its budget, and its last answer.
     """
 
     def __init__(
@@ -58,9 +59,9 @@ class Trial:
         health: Health,
         pace: Pace,
         suspects: Suspects,
+        ends: Ends,
         *,
         tried: Callable[[Tried], None],
-        bury: Callable[[Pending, Answer], None],
     ) -> None:
         self._ident = ident
         self._tuning = tuning
@@ -69,7 +70,7 @@ class Trial:
         self._pace = pace
         self._suspects = suspects
         self._tried = tried
-        self._bury = bury
+        self._ends = ends
         self.successes = 0
         """How many events came through."""
         # What has failed since the destination went out, as long as it alone may be to blame.
@@ -104,7 +105,7 @@ class Trial:
                 self._tell(one, answer)
                 self._window.put_back(one)
         else:
-            if answer.status in (429, 503):
+            if overloaded(answer):
                 self._pace.congested()
             was_open = health.state is LaneState.OPEN
             health.fail(verdict, answer)
@@ -143,7 +144,7 @@ class Trial:
             attempts, seconds = tuning.poison_attempts, tuning.poison_after
             if poisoned(one.charged, one.charged_at, now, attempts=attempts, seconds=seconds):
                 self._tell(one, answer)
-                self._bury(one, answer)
+                self._ends.poisoned(one, answer)
                 return
         self._tell(one, answer)
         self._window.set_aside(one)
@@ -179,17 +180,3 @@ class Trial:
                 str(answer),
             )
         )
-
-
-def after_a_try(one: Pending, answer: Answer) -> Pending:
-    """A delivery as it stands after one more try.
-
-    Args:
-        one: as it stood before.
-        answer: the try's.
-    """
-    tries = 1 if answer.passed is None else answer.passed.tries
-    first_at = one.first_at or (time.time() if tries else None)
-    return Pending(
-        one.event, one.run_key, one.body, one.attempts + tries, one.charged, first_at, one.charged_at
-    )

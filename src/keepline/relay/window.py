@@ -6,41 +6,13 @@ from collections import deque
 
 from keepline.outbox.delivery import Pending
 from keepline.outbox.waiting import Waiting
+from keepline.relay.behind import Behind
 
 _STEP = 64
 _STEPS = 4
 _MOST_BYTES = 8 * 1024 * 1024
 _MOST_BEHIND = 16
 _MOST_ASIDE = 16_384
-
-
-class _Behind:
-    """What of a run has to wait: the next of it in memory; the rest are left in the ledger, if any.
-
-    All that is held comes before all that is left, and what is left lies between two ids.
-    """
-
-    __slots__ = ("first", "held", "last")
-
-    def __init__(self) -> None:
-        self.held: deque[Pending] = deque()
-        self.first = 0
-        self.last = 0
-
-    def leave(self, event: int) -> None:
-        """Leave an event that comes behind all others."""
-        self.first = self.first or event
-        self.last = event
-
-    def let_go(self) -> int:
-        """Leave what is held, too; gives its bytes."""
-        if not self.held:
-            return 0
-        self.first = self.held[0].event
-        self.last = self.last or self.held[-1].event
-        let_go = sum(len(one.body or b"") for one in self.held)
-        self.held.clear()
-        return let_go
 
 
 class Window:
@@ -64,7 +36,7 @@ class Window:
         # What has ended, and still waits to the ledger's mind.
         self._unmarked: set[int] = set()
         # Each run with a delivery that is ready, given or set aside; and what has to wait for that one.
-        self._runs: dict[str, _Behind | None] = {}
+        self._runs: dict[str, Behind | None] = {}
         # Those of them of which nothing more is held for now.
         self._passed: set[str] = set()
         # Those of them of which nothing is held any more, and some are left in the ledger.
@@ -154,7 +126,7 @@ class Window:
         self._drop(one)
         self._aside.add(one.event)
         if one.run_key:
-            behind = self._runs[one.run_key] = self._runs[one.run_key] or _Behind()
+            behind = self._runs[one.run_key] = self._runs[one.run_key] or Behind()
             self._let_go(behind)
             self._passed.add(one.run_key)
 
@@ -192,7 +164,7 @@ class Window:
         self._held -= 1
         self._bytes -= len(one.body or b"")
 
-    def _let_go(self, behind: _Behind) -> None:
+    def _let_go(self, behind: Behind) -> None:
         self._held -= len(behind.held)
         self._bytes -= behind.let_go()
 
@@ -255,7 +227,7 @@ class Window:
         if run_key and run_key in self._runs:
             behind = self._runs[run_key]
             if behind is None:
-                behind = self._runs[run_key] = _Behind()
+                behind = self._runs[run_key] = Behind()
             if run_key in self._passed:
                 behind.leave(row.event)
                 return
