@@ -288,7 +288,7 @@ def test_a_relay_that_was_stopped_goes_on_where_it_was(
     destination: RecordingDestination, outbox: Path, process: Start
 ) -> None:
     destination.answer(201, delay=0.01)
-    settings = configured(outbox, {"a": leg(destination, timeout=0.3)})
+    settings = configured(outbox, {"a": leg(destination, timeout=0.3)}, max_connections=4)
     emitter = process(EMITTER, OPENLINEAGE__TRANSPORT=settings)
     emitter.tell("0 50")
     destination.wait_for(lambda d: len(d.events) > 5, 30)

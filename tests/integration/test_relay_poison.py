@@ -70,7 +70,8 @@ def test_one_poison_event_in_twenty_slows_a_lane_little_and_is_dead_in_the_end(
     took = time.monotonic() - began
     trickle(outbox, lambda: account(outbox)["dead"] == 100)
     print(f"{took:.1f} s for the good ones, {time.monotonic() - began:.1f} s until all poison was dead")
-    assert took < 15
+    # One that says it is overloaded is believed: it gets fewer at once, and a pause each time.
+    assert took < (30 if choice == Answer(503, delay=0.05) else 10)
     assert Counter(names_in(destination)).most_common(1)[0][1] == 1
     found = rows(outbox)
     dead = {name for name, row in found.items() if row.state == 2}
