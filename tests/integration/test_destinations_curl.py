@@ -16,9 +16,9 @@ from keepline.config import Settings
 from keepline.demo.destination import Fault, RecordingDestination
 from keepline.destinations.base import Answer, Try
 from keepline.destinations.curl import CurlLoop
-from keepline.destinations.endpoint import endpoint_of
 from keepline.destinations.http import HttpDestination
 from keepline.destinations.legs import parse
+from keepline.destinations.native import endpoint_of
 
 pytestmark = [pytest.mark.usefixtures("environment"), pytest.mark.timeout(60)]
 

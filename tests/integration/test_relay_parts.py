@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 from collections import defaultdict
@@ -20,6 +21,7 @@ from keepline.outbox.delivery import DeliveryState, Ended, Pending
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.journal import Producer
 from keepline.outbox.ledger import Ledger
+from keepline.outbox.reader import read_next
 from keepline.outbox.segments import segment_numbers
 from keepline.outbox.waiting import Waiting
 from keepline.relay import trouble
@@ -229,13 +231,51 @@ def test_a_window_learns_of_more_when_it_is_told(outbox: Path, ledger: Ledger) -
     append(outbox, ["one"])
     take_in(outbox, ledger)
     assert window.take() is None
-    window.more()
+    window.more(ledger.pending(ident, 0, 1))
     assert not window.empty
     one = window.take()
     assert one is not None
     assert not window.empty
     window.end(one)
     assert window.empty
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_a_window_is_told_of_or_reads_is_given_once_and_each_run_in_its_order(
+    outbox: Path, ledger: Ledger, seed: int
+) -> None:
+    chance = random.Random(seed)
+    ident = ledger.register(["a"], "open")["a"]
+    window = Window(Waiting(ledger, ident), size=64)
+    appended = 0
+    given: list[Pending] = []
+    under_way: list[Pending] = []
+    while appended < 2000 or not window.empty:
+        if appended < 2000:
+            many = chance.choice((1, 5, 60))
+            append(outbox, map(str, range(appended, appended + many)), run=lambda n: f"run {n % 7}")
+            appended += many
+            batch = read_next(OutboxFiles(outbox), ledger.position, limit=1000)
+            assert batch is not None
+            window.more(ledger.take_in(batch, [ident]))
+        while (one := window.take()) is not None:
+            given.append(one)
+            under_way.append(one)
+        chance.shuffle(under_way)
+        for one in under_way[: chance.randrange(1, 40)]:
+            window.end(one)
+            ledger.end([Ended(ident, one.event, DeliveryState.DELIVERED, 1)], 1.0)
+            under_way.remove(one)
+        if not chance.randrange(20):
+            # What ended is marked by now; what is under way goes on.
+            window.marked()
+            window.rewind()
+    assert sorted(one.event for one in given) == list(range(1, appended + 1))
+    for run in range(7):
+        of_run = [one.event for one in given if one.run_key == f"run {run}"]
+        assert of_run == sorted(of_run)
+    names = [json.loads(one.body or b"")["job"]["name"] for one in sorted(given)]
+    assert names == [str(number) for number in range(appended)]
 
 
 # Inbound

@@ -107,7 +107,7 @@ class Ledger:
         with self.using("write"):
             self.db.execute("UPDATE ledger SET identity = lower(hex(randomblob(8)))")
 
-    def take_in(self, batch: Batch, destinations: Sequence[int]) -> None:
+    def take_in(self, batch: Batch, destinations: Sequence[int]) -> list[Pending]:
         """Take events in, each pending at every destination, and move the segment's mark: all or nothing.
 
         Commands among them are left to the caller.
@@ -115,6 +115,9 @@ class Ledger:
         Args:
             batch: what was read of a segment, from its mark on.
             destinations: ids.
+
+        Returns:
+            the events, as they wait.
 
         Raises:
             OutboxLocked: the mark has moved since: the events were taken in by another process, or before.
@@ -142,6 +145,7 @@ class Ledger:
                 "last_event = coalesce(excluded.last_event, last_event)",
                 (batch.segment, batch.position, *ends),
             )
+        return [Pending(number, one.run_key, one.body) for number, one in enumerate(events, first)]
 
     def _insert(self, segment: int, events: Sequence[Entry]) -> int:
         """Insert events, and give the id of the first; the others' follow it without a gap."""

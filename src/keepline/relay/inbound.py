@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from keepline.errors import OutboxDamaged
 from keepline.outbox.batch import read
 from keepline.outbox.commands import Command, from_json
+from keepline.outbox.delivery import Pending
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.reader import Batch, is_full, read_next, retire, retire_all
@@ -19,6 +21,19 @@ from keepline.tuning import Tuning
 log = logging.getLogger(__name__)
 
 _BATCH = 500
+
+
+@dataclass(frozen=True)
+class TakenIn:
+    """What one batch of the journal held.
+
+    Args:
+        events: as they wait at every destination.
+        commands: applied to the ledger.
+    """
+
+    events: list[Pending]
+    commands: list[Command]
 
 
 class Inbound:
@@ -41,11 +56,11 @@ class Inbound:
         self._behind: list[int] | None = None
         self._renewed = False
 
-    def take_in(self) -> list[Command] | None:
+    def take_in(self) -> TakenIn | None:
         """Take in one batch of what was appended, and archive a segment of which it was the last.
 
         Returns:
-            the commands among it, applied; ``None`` when there was nothing.
+            what it was; ``None`` when there was nothing.
 
         Raises:
             OutboxError: journal or ledger can't be used; what was taken in stays so.
@@ -58,13 +73,13 @@ class Inbound:
             return None
         commands = list(self._commands(batch))
         with self._ledger.transaction():
-            self._ledger.take_in(batch, self._destinations)
+            events = self._ledger.take_in(batch, self._destinations)
             for command in commands:
                 command.apply(self._ledger)
         self._report(batch)
         if not batch.more:
             self._clear(batch.segment, batch.position)
-        return commands
+        return TakenIn(events, commands)
 
     def _left_behind(self) -> Batch | None:
         """What a ledger has lost that was older than the archive, or was made anew; usually nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from keepline.destinations.base import Answer, Destination, Done, Try
 from keepline.outbox.delivery import Ended, Pending, Tried
@@ -92,9 +92,18 @@ class Lane:
         """Whether a try is under way."""
         return bool(self._in_flight)
 
-    def more(self) -> None:
-        """Tell the lane that the ledger has new events."""
-        self._window.more()
+    @property
+    def hungry(self) -> bool:
+        """Whether it could do with more events than it knows of."""
+        return self._window.hungry
+
+    def more(self, rows: Sequence[Pending]) -> None:
+        """Tell the lane that the ledger has new events.
+
+        Args:
+            rows: all of them, as they wait, in the order of appending.
+        """
+        self._window.more(rows)
 
     def marked(self) -> None:
         """Tell the lane that all that has ended is marked."""

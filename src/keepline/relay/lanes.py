@@ -12,7 +12,7 @@ from keepline.destinations.connect import connect
 from keepline.destinations.curl import CurlLoop
 from keepline.destinations.ready import ReadyLeg
 from keepline.outbox.commands import Command, Replay, Resume
-from keepline.outbox.delivery import Ended, Tried
+from keepline.outbox.delivery import Ended, Pending, Tried
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.waiting import gather
 from keepline.relay.failover import Failover
@@ -144,10 +144,20 @@ class Lanes:
             return self._failover.busy
         return any(lane.busy for lane in self._lanes)
 
-    def more(self) -> None:
-        """Tell that the ledger has new events."""
+    @property
+    def fed(self) -> bool:
+        """Whether one that delivers has enough to do, and none that delivers could do with more."""
+        hungry = [lane.hungry for lane in self._lanes if lane.health.state is LaneState.OPEN]
+        return bool(hungry) and not any(hungry)
+
+    def more(self, rows: Sequence[Pending]) -> None:
+        """Tell that the ledger has new events.
+
+        Args:
+            rows: all of them, as they wait, in the order of appending.
+        """
         for lane in self._lanes:
-            lane.more()
+            lane.more(rows)
 
     def apply(self, command: Command) -> None:
         """Take note of a command that the ledger has applied.

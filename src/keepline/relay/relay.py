@@ -31,6 +31,8 @@ from keepline.relay.trouble import Trouble
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 0.5
+# How long lanes that have enough to do keep the next batch in the journal.
+_FED_SECONDS = 0.1
 
 
 class Relay:
@@ -57,6 +59,8 @@ class Relay:
         self._tried: dict[tuple[int, int], Tried] = {}
         self._settling: asyncio.Handle | None = None
         self._taking: asyncio.Handle | None = None
+        # Whether that waits for the lanes to need more.
+        self._sated = False
         self._reading = Trouble("take events in")
         self._writing = Trouble("use the ledger")
         # Let go of from the last to the first. Destinations go before the ledger, since nothing may be
@@ -162,16 +166,16 @@ class Relay:
 
     def _take_in(self) -> None:
         self._taking = None
+        self._sated = False
         if self._stopping:
             return
         try:
-            commands = self._inbound.take_in()
-            if commands is not None:
-                self._lanes.more()
-                for command in commands:
+            taken = self._inbound.take_in()
+            if taken is not None:
+                self._lanes.more(taken.events)
+                for command in taken.commands:
                     self._lanes.apply(command)
-                # Through the loop, so that answers are taken between two batches.
-                self._ring()
+                self._take_next()
             if self._settling is None:
                 # Otherwise that comes after the marking, so that no more is under way or unmarked at a time
                 # than there are connections.
@@ -182,10 +186,20 @@ class Relay:
         self._reading.over()
         self._look_after()
 
+    def _take_next(self) -> None:
+        if self._lanes.fed:
+            # What lanes are given as it is taken in needn't be read again: they get more when they need it.
+            self._taking = self._loop.call_later(_FED_SECONDS, self._take_in)
+            self._sated = True
+        else:
+            # Through the loop, so that answers are taken between two batches.
+            self._ring()
+
     def _try_later(self, error: OutboxError) -> None:
         if isinstance(error, OutboxDamaged):
             self._fail(error)  # The next relay repairs it.
             return
+        self._sated = False
         if self._taking is not None:
             self._taking.cancel()
         self._taking = self._loop.call_later(self._reading.again_after(error), self._take_in)
@@ -201,6 +215,10 @@ class Relay:
             self._mark()
             self._lanes.hold(self._stopping)
             self._lanes.pump()
+            if self._sated and not self._lanes.fed and self._taking is not None:
+                self._taking.cancel()
+                self._taking = None
+                self._ring()
         except OutboxDamaged as error:
             self._fail(error)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from keepline.outbox.delivery import Pending
 from keepline.outbox.waiting import Waiting
@@ -62,9 +63,24 @@ class Window:
     def _full(self) -> bool:
         return self._held >= self._size or self._bytes >= _MOST_BYTES
 
-    def more(self) -> None:
-        """Tell that the ledger has new deliveries."""
-        self._more = True
+    @property
+    def hungry(self) -> bool:
+        """Whether half of what may be held isn't."""
+        return self._held <= self._size // 2 and self._bytes <= _MOST_BYTES // 2
+
+    def more(self, rows: Sequence[Pending]) -> None:
+        """Tell that the ledger has new deliveries.
+
+        Where all before them are known, they are held as they are, and needn't be read again.
+
+        Args:
+            rows: all that are new, in the order of appending.
+        """
+        for row in rows:
+            if self._more or self._full:
+                self._more = True
+                return
+            self._admit(row)
 
     def marked(self) -> None:
         """Tell that the ledger knows of all that has ended."""
@@ -98,9 +114,7 @@ class Window:
         while self._dry:
             self._refill(self._dry[0])
             self._dry.popleft()
-        if self._more and (
-            not self._ready or (self._held <= self._size // 2 and self._bytes <= _MOST_BYTES // 2)
-        ):
+        if self._more and (not self._ready or self.hungry):
             self._fill()
         if not self._ready:
             return None
