@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-from keepline.config import Settings
+from keepline.config import Durability, Settings
 from keepline.destinations.curl import CurlLoop
 from keepline.destinations.ready import ready
 from keepline.errors import OutboxDamaged, OutboxError, RelayError
@@ -68,7 +68,8 @@ class Relay:
         with ExitStack() as opened:
             opened.callback(lock.release)
             legs = ready(settings.legs)
-            self._ledger: Ledger = open_repaired(self._files)
+            power = settings.durability is Durability.POWER
+            self._ledger: Ledger = open_repaired(self._files, power=power)
             opened.callback(self._close_ledger)
             self._loop = asyncio.new_event_loop()
             self._loop.set_exception_handler(self._on_error)
