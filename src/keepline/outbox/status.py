@@ -124,7 +124,7 @@ def something_waits(files: OutboxFiles) -> bool:
     marks: dict[int, int] = {}
     with reading(files) as connection:
         if connection is not None:
-            if connection.execute(SOMETHING_PENDING).get:
+            if connection.execute(SOMETHING_PENDING).get or _unplaced(connection):
                 return True
             marks = _marks(connection)
     if any(read(files, number, marks.get(number, 0), limit=1).entries for number in numbers):
@@ -138,15 +138,23 @@ def _marks(connection: apsw.Connection) -> dict[int, int]:
     return dict(cast("list[tuple[int, int]]", rows))
 
 
+def _unplaced(connection: apsw.Connection) -> int:
+    """Events that a repair has found, and that don't wait at any destination yet."""
+    # A ledger of the first version has no such table.
+    known = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'unplaced'").get
+    return int(connection.execute("SELECT count(*) FROM unplaced").get) if known else 0
+
+
 def _look(files: OutboxFiles, numbers: list[int]) -> OutboxStatus:
     now = time.time()
     marks: dict[int, int] = {}
     destinations: tuple[DestinationStatus, ...] = ()
+    waiting = commands = 0
     with reading(files) as connection:
         if connection is not None:
             marks = _marks(connection)
             destinations = tuple(_destinations(connection, now))
-    waiting = commands = 0
+            waiting = _unplaced(connection)
     oldest: float | None = None
     for number in numbers:
         for entry in backlog(files, number, marks.get(number, 0)):
