@@ -340,7 +340,10 @@ def test_dead_letters_tell_all_that_is_kept(files: OutboxFiles, ledger: Ledger) 
         5.0,
     )
     assert (one.event_type, one.run, one.job_namespace, one.job_name) == ("START", "r1", "prod", "etl")
-    assert known_destinations(files) == {"a": Known("a", True, 1, 2), "b": Known("b", True, 2, 1)}
+    assert known_destinations(files) == {
+        "a": Known(ledger.identity, "a", True, 1, 2),
+        "b": Known(ledger.identity, "b", True, 2, 1),
+    }
 
 
 def test_the_body_of_an_event_is_found_in_the_journal_the_archive_and_the_ledger(

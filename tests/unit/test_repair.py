@@ -480,8 +480,8 @@ def test_commands_that_mean_the_old_ledgers_events_are_ignored_and_the_log_says_
     Discard(identity, "trove", (1, 2, 3)).apply(ledger)
 
     assert query(broken, "SELECT count(*) FROM delivery WHERE state = 0") == before
-    assert "ignored a command to replay 3 events of `trove`" in caplog.text
-    assert "ignored a command to discard 3 events of `trove`" in caplog.text
+    assert "ignored a command (replay) about `trove`" in caplog.text
+    assert "ignored a command (discard) about `trove`" in caplog.text
     Replay(ledger.identity, "trove", (1, 2, 3)).apply(ledger)
     assert query(broken, "SELECT count(*) FROM delivery WHERE state = 0") == int(str(before)) + 3
     ledger.close()

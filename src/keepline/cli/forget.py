@@ -46,7 +46,7 @@ def forget(outbox: str | None, name: str, timeout: float, yes: bool, as_json: bo
         )
     lost = f"{one.pending} pending and {one.dead} dead"
     confirm(f"this drops `{name}` for good, with {lost}; go on", yes=yes)
-    wait_applied(files, give(files, settings, [Forget(name)]), timeout)
+    wait_applied(files, give(files, settings, [Forget(one.ledger, name)]), timeout)
     if name in known_destinations(files):
         raise RelayError(f"`{name}` is in the relay's configuration again, and was not forgotten")
     if as_json:

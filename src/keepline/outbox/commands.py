@@ -108,20 +108,22 @@ class Forget:
     """Drop what waits for a destination that is out of the configuration, its dead letters, and its name.
 
     Args:
+        ledger: identity of the ledger in which it was found.
         destination: its name.
     """
 
     kind: ClassVar[str] = "forget"
+    ledger: str
     destination: str
 
     def apply(self, ledger: Ledger) -> None:
         """Delete it, unless it is in the configuration again."""
+        found = _find(ledger, self)
+        if found is None:
+            return
         with ledger.transaction():
             db = ledger.db
-            found = db.execute(
-                "SELECT id FROM destination WHERE name = ? AND active = 0", (self.destination,)
-            ).get
-            if found is not None:
+            if not db.execute("SELECT active FROM destination WHERE id = ?", (found,)).get:
                 db.execute("DELETE FROM delivery WHERE destination = ?", (found,))
                 db.execute("DELETE FROM destination WHERE id = ?", (found,))
 
@@ -172,23 +174,14 @@ def _value(key: str, value: Any) -> Any:
     return value
 
 
-def _find(ledger: Ledger, command: Replay | Discard) -> int | None:
+def _find(ledger: Ledger, command: Replay | Discard | Forget) -> int | None:
     """The id of the destination that a command is about; ``None`` where it can't be done, which is logged."""
     found = ledger.ident_of(command.destination)
     if ledger.identity != command.ledger:
-        log.warning(
-            "ignored a command to %s %d events of `%s`: the ledger was made anew since, and knows them by "
-            "other ids; give it again",
-            command.kind,
-            len(command.events),
-            command.destination,
-        )
-        return None
-    if found is None:
-        log.warning(
-            "ignored a command to %s %d events of `%s`: the ledger knows no such destination",
-            command.kind,
-            len(command.events),
-            command.destination,
-        )
-    return found
+        why = "the ledger was made anew since, and what it knows isn't what was meant; give it again"
+    elif found is None:
+        why = "the ledger knows no such destination"
+    else:
+        return found
+    log.warning("ignored a command (%s) about `%s`: %s", command.kind, command.destination, why)
+    return None

@@ -14,6 +14,7 @@ class Known:
     """A destination.
 
     Args:
+        ledger: identity of the ledger that knows it.
         name: of it.
         active: whether the relay that ran last had it.
         pending: deliveries that wait.
@@ -21,6 +22,7 @@ class Known:
         why: its lane's state and the reason, where it isn't open.
     """
 
+    ledger: str
     name: str
     active: bool
     pending: int
@@ -39,13 +41,15 @@ def known_destinations(files: OutboxFiles) -> dict[str, Known]:
     """
     with snapshot(files) as db:
         rows = db.execute(
-            "SELECT name, active, "
+            "SELECT (SELECT identity FROM ledger), name, active, "
             "(SELECT count(*) FROM delivery WHERE destination = destination.id AND state = 0), "
             "(SELECT count(*) FROM delivery WHERE destination = destination.id AND state = 2), "
             "CASE WHEN reason <> '' THEN state || ': ' || reason ELSE '' END "
             "FROM destination ORDER BY name"
         ).fetchall()
     return {
-        name: Known(name, bool(active), pending, dead, why)
-        for name, active, pending, dead, why in cast("list[tuple[str, int, int, int, str]]", rows)
+        name: Known(ledger, name, bool(active), pending, dead, why)
+        for ledger, name, active, pending, dead, why in cast(
+            "list[tuple[str, str, int, int, int, str]]", rows
+        )
     }
