@@ -175,7 +175,8 @@ def test_a_certificate_authority_of_one_s_own_is_trusted(
     if CLIENT < (1, 54):
         pytest.skip("this client has no ssl_context")
     names = append(outbox, map(str, range(50)))
-    assert deliver({"a": leg(secure, ssl_context={"ca_cert_path": str(certificate)})}).idle()
+    a = leg(secure, ssl_context={"ca_cert_path": str(certificate)})
+    assert deliver({"a": a}, max_connections=4).idle()
     assert all_once(secure, names)
     assert secure.connections_total <= 4
 

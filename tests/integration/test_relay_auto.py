@@ -295,7 +295,7 @@ def test_a_killed_relay_is_replaced_at_a_next_append_and_nothing_is_lost(
 def test_a_relay_killed_between_an_answer_and_its_mark_repeats_no_more_than_was_under_way(
     process: Start, outbox: Path, destination: RecordingDestination
 ) -> None:
-    steady = Steady(emitter(process, outbox, destination))
+    steady = Steady(emitter(process, outbox, destination, max_connections=4))
     chance = random.Random(3)
     for _ in range(10):
         steady.emit(100)
