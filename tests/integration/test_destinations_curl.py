@@ -14,6 +14,7 @@ from tests.support_relay import leg
 
 from keepline.config import Settings
 from keepline.demo.destination import Fault, RecordingDestination
+from keepline.destinations import curl
 from keepline.destinations.base import Answer, Try
 from keepline.destinations.curl import CurlLoop
 from keepline.destinations.http import HttpDestination
@@ -242,3 +243,30 @@ def test_what_is_under_way_at_a_close_is_never_answered(
     one.curl.close()
     assert one.answers == {}
     destination.wait_for(lambda d: d.connections_open == 0, 20)
+
+
+def test_connections_that_nobody_wants_any_more_are_closed_and_opened_again_when_they_are(
+    driven: Callable[[int], Driven], destination: RecordingDestination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curl, "_KEEP_SECONDS", 0.2)
+    one = driven(8)
+    to = one.to(destination)
+    for turn in (1, 2):
+        assert [answer.status for answer in one.post(to, 20)] == [201] * 20
+        assert 1 <= destination.connections_open <= 8
+        one.run(lambda: destination.connections_open == 0)
+        assert is_quiet(one)
+        assert not sockets(one)
+        assert len(destination.received) == turn * 20
+
+
+def test_connections_that_are_wanted_again_and_again_are_kept(
+    driven: Callable[[int], Driven], destination: RecordingDestination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curl, "_KEEP_SECONDS", 0.2)
+    one = driven(8)
+    to = one.to(destination)
+    began = one.loop.time()
+    while one.loop.time() < began + 0.6:
+        one.post(to, 1)
+    assert destination.connections_total == 1

@@ -60,6 +60,19 @@ def test_a_lane_begins_with_few_at_once_and_comes_to_all_within_a_few_hundred_an
     assert destination.connections_peak <= 64
 
 
+def test_a_few_events_at_a_time_go_over_a_few_connections(
+    destination: RecordingDestination, outbox: Path, deliver: Deliver
+) -> None:
+    destination.answer(delay=0.01)
+    relay = deliver({"a": leg(destination)}, max_connections=64)
+    for _ in range(10):
+        append(outbox, map(str, range(60)))
+        assert relay.idle()
+    assert len(destination.events) == 600
+    assert destination.in_flight_peak == 4
+    assert destination.connections_peak == 4
+
+
 def test_after_an_outage_a_lane_opens_gradually_and_says_that_it_is_back(
     destination: RecordingDestination, outbox: Path, deliver: Deliver, caplog: pytest.LogCaptureFixture
 ) -> None:

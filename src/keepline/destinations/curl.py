@@ -27,6 +27,7 @@ _READY = {
     _OUT: pycurl.CSELECT_OUT,
     _IN | _OUT: pycurl.CSELECT_IN | pycurl.CSELECT_OUT,
 }
+_KEEP_SECONDS = 10.0
 _BROKEN = pycurl.CSELECT_IN | pycurl.CSELECT_OUT | pycurl.CSELECT_ERR
 
 
@@ -34,7 +35,8 @@ class CurlLoop:
     """Runs libcurl's transfers on an asyncio loop; it wakes for sockets and timers only.
 
     All sockets are in one epoll of its own, which the loop watches like a single socket: what is ready is
-    worked off in one go. A kept connection stays in there, since most are wanted again at once.
+    worked off in one go. A kept connection stays in there, since most are wanted again at once; when nothing
+    was transferred for a while, all are closed.
 
     Args:
         loop: the loop of the thread that uses it.
@@ -46,6 +48,9 @@ class CurlLoop:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, connections: int) -> None:
         self._loop = loop
+        self._connections = connections
+        self._used_at = 0.0
+        self._keeping: asyncio.TimerHandle | None = None
         self._finished: dict[pycurl.Curl, Finished] = {}
         self._watched: dict[int, int] = {}
         self._kept: set[int] = set()
@@ -55,15 +60,19 @@ class CurlLoop:
         self._closed = False
         try:
             self._epoll = select.epoll()
-            self._multi = pycurl.CurlMulti()
+            self._multi = self._begin(connections)
         except (pycurl.error, OSError) as error:
             raise RelayError(
                 f"can't set up libcurl: {error}; raise the limit of open files of this process"
             ) from error
-        self._multi.setopt(pycurl.M_MAXCONNECTS, connections)
-        self._multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, connections)
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         loop.add_reader(self._epoll.fileno(), self._on_ready)
+
+    def _begin(self, connections: int) -> pycurl.CurlMulti:
+        multi = pycurl.CurlMulti()
+        multi.setopt(pycurl.M_MAXCONNECTS, connections)
+        multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, connections)
+        multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+        return multi
 
     def start(self, handle: pycurl.Curl, finished: Finished) -> None:
         """Begin a transfer.
@@ -96,8 +105,9 @@ class CurlLoop:
         self._epoll.close()
         if self._starting is not None:
             self._starting.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._keeping):
+            if timer is not None:
+                timer.cancel()
 
     def _on_socket(self, what: int, fd: int, multi: object, data: object) -> None:
         if self._closed:
@@ -175,6 +185,24 @@ class CurlLoop:
         if finished is not None:
             self._multi.remove_handle(handle)
             finished(code, message)
+            if not self._finished:
+                self._used_at = self._loop.time()
+                if self._keeping is None:
+                    self._keeping = self._loop.call_later(_KEEP_SECONDS, self._on_kept)
+
+    def _on_kept(self) -> None:
+        """Close the connections that nobody has wanted for a while: servers have a use for them."""
+        self._keeping = None
+        idle = 0.0 if self._finished else self._loop.time() - self._used_at
+        if idle < _KEEP_SECONDS:
+            # One timer, however many transfers there were meanwhile; none while some are under way.
+            if not self._finished:
+                self._keeping = self._loop.call_later(_KEEP_SECONDS - idle, self._on_kept)
+            return
+        self._multi.close()
+        self._kept.update(self._watched)
+        self._renew()
+        self._multi = self._begin(self._connections)
 
     def _wake_after(self, milliseconds: int) -> None:
         self._due = self._loop.time() + milliseconds / 1000 if milliseconds >= 0 else math.inf

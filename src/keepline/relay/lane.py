@@ -11,13 +11,15 @@ from keepline.outbox.ledger import Ledger
 from keepline.outbox.waiting import Waiting
 from keepline.relay.ends import Ends
 from keepline.relay.health import Health
-from keepline.relay.pace import Pace
+from keepline.relay.pace import FEW, Pace
 from keepline.relay.policy import LaneState, Verdict, judge, suspect_deadline
 from keepline.relay.suspects import Suspects
 from keepline.relay.trial import Flight, Trial
 from keepline.relay.window import Window
 from keepline.tuning import Tuning
 
+# So many have to wait before more go at once than a few: a day without trouble needs no more connections.
+_QUEUE = 64
 _WINDOW_PER_SLOT = 16
 _SMALLEST_WINDOW = 256
 
@@ -148,7 +150,7 @@ class Lane:
         if self._suspects:
             self._begin_suspects(limit - share, limit)
             self._suspects.wait()
-        pace.tight = len(in_flight) >= limit
+        pace.tight = len(in_flight) >= limit and (limit < FEW or self._window.ready >= _QUEUE)
 
     def _begin_suspects(self, share: int, limit: int) -> None:
         while self._suspects_in_flight < share and len(self._in_flight) < limit:

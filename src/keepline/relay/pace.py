@@ -6,7 +6,7 @@ decrease); the latency that falls behind its own best as a sign of congestion is
 
 from __future__ import annotations
 
-_FIRST = 4
+FEW = 4
 """Where a limit begins, and below which latency alone takes none: with so few at once, it isn't our doing."""
 _WORSE = 2.0
 _MUCH_WORSE_SECONDS = 0.1
@@ -29,7 +29,7 @@ class Pace:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self.limit = min(_FIRST, capacity)
+        self.limit = min(FEW, capacity)
         """Most tries at once."""
         self.tight = False
         """Whether more would have been begun, had the limit been higher; set by whom it limits."""
@@ -69,8 +69,8 @@ class Pace:
         best = min(self._best, self._before)
         if self._lately >= _LATELY:
             self._before, self._best, self._lately = self._best, float("inf"), 0
-        if self.limit > _FIRST and self._smooth > max(best * _WORSE, best + _MUCH_WORSE_SECONDS):
-            self._halve(_FIRST)
+        if self.limit > FEW and self._smooth > max(best * _WORSE, best + _MUCH_WORSE_SECONDS):
+            self._halve(FEW)
 
     def congested(self) -> None:
         """Take note of an answer that tells of congestion."""

@@ -64,6 +64,11 @@ class Window:
         return self._held >= self._size or self._bytes >= _MOST_BYTES
 
     @property
+    def ready(self) -> int:
+        """How many in memory may go now."""
+        return len(self._ready)
+
+    @property
     def hungry(self) -> bool:
         """Whether half of what may be held isn't."""
         return self._held <= self._size // 2 and self._bytes <= _MOST_BYTES // 2
