@@ -73,10 +73,15 @@ def run_event(name: str, run: int = 0, state: RunState = RunState.START) -> RunE
 
 
 def append(
-    outbox: Path, names: Iterable[str], *, run: Callable[[int], str] = str, size: int = 0
+    outbox: Path,
+    names: Iterable[str],
+    *,
+    run: Callable[[int], str] = str,
+    size: int = 0,
+    segment_bytes: int = 1 << 24,
 ) -> list[str]:
     """Append events to an outbox, each of a run of its own unless told otherwise; starts no relay."""
-    producer = Producer(OutboxFiles(outbox), segment_bytes=1 << 24, lock_timeout=5.0)
+    producer = Producer(OutboxFiles(outbox), segment_bytes=segment_bytes, lock_timeout=5.0)
     appended = list(names)
     try:
         for number, name in enumerate(appended):

@@ -9,9 +9,10 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -441,3 +442,37 @@ def test_a_relay_in_trouble_does_not_spin(
     outbox.joinpath("journal", f"{1:020d}.seg").rmdir()
     until(lambda: "can take events in again" in running.output)
     arrive_once(destination, append(outbox, ["one"]))
+
+
+@pytest.fixture
+def shared_memory() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def test_what_was_taken_in_is_delivered_in_order_though_its_segment_can_t_be_archived(
+    destination: RecordingDestination, outbox: Path, shared_memory: Path
+) -> None:
+    small = {"segment_bytes": 1}
+    relay = ThreadedRelay(Settings.from_dict(transport(outbox, {"a": leg(destination)}, **small)))
+    archive, away = outbox / "archive", outbox / "away"
+    try:
+        append(outbox, ["first"], run=lambda _: "run", segment_bytes=1)
+        arrive_once(destination, ["first"])
+        until(lambda: len(list(archive.iterdir())) == 1)
+        archive.rename(away)
+        # A folder, and one to which nothing can be moved: it is on another disk.
+        archive.symlink_to(shared_memory, target_is_directory=True)
+        # Each in a segment of its own.
+        names = append(outbox, map(str, range(20)), run=lambda _: "run", segment_bytes=1)
+        until(lambda: len(destination.events) == 21)
+        assert relay.idle()
+        archive.unlink()
+        away.rename(archive)
+        names += append(outbox, ["last"], run=lambda _: "run", segment_bytes=1)
+        assert relay.idle()
+        until(lambda: len(list(archive.iterdir())) == 22)
+    finally:
+        relay.stop()
+    assert names_in(destination) == ["first", *names]
+    assert account(outbox) == {"delivered": 22, "dead": 0, "pending": 0}

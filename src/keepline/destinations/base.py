@@ -17,6 +17,7 @@ class Passed:
         before: what the others had said, in words.
         later: whether the event has to wait, though others need not.
         blamed: whether it failed where others have succeeded since its last try.
+        status: HTTP status of the last of their answers, where none took it.
     """
 
     tries: int
@@ -24,6 +25,7 @@ class Passed:
     before: str = ""
     later: bool = False
     blamed: bool = False
+    status: int | None = None
 
 
 @dataclass(frozen=True)

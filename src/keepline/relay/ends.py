@@ -99,7 +99,7 @@ class Ends:
                 DeliveryState.DEAD,
                 one.attempts,
                 one.first_at,
-                answer.status,
+                answer.status if answer.passed is None else answer.passed.status,
                 str(answer),
             )
         )

@@ -137,6 +137,7 @@ class Failover:
         leg.in_flight -= 1
         leg.health.last = answer
         turn.tries += 1
+        turn.status = answer.status
         current = turn.epoch == leg.health.epoch
         probe = current and leg.health.state is not LaneState.OPEN
         if probe:
@@ -196,10 +197,13 @@ class Failover:
     def _give_back(self, turn: Turn) -> None:
         text = "; ".join(self._said(leg, turn) for leg in self._legs)
         if len(turn.refused) == len(self._legs):
-            self._answer(turn, Answer(error=text, refused=True, passed=Passed(turn.tries)))
+            passed = Passed(turn.tries, status=turn.status)
+            self._answer(turn, Answer(error=text, refused=True, passed=passed))
             return
         blamed = turn.blamed and not turn.excused
         blamed = blamed and len(turn.refused) + len(turn.asked) == len(self._legs)
+        # What is remembered are the answers; the body comes with the next try.
+        turn.one = turn.one._replace(body=b"")
         self._remembered[turn.one.event] = turn
         if len(self._remembered) > _MOST_REMEMBERED:
             self._remembered.pop(next(iter(self._remembered)))

@@ -53,33 +53,57 @@ class Inbound:
         self._ledger = ledger
         self._tuning = tuning
         self._destinations = destinations
+        self._done: list[Batch] = []
+        self._all = False
         self._behind: list[int] | None = None
         self._renewed = False
 
     def take_in(self) -> TakenIn | None:
-        """Take in one batch of what was appended, and archive a segment of which it was the last.
+        """Take in one batch of what was appended; :meth:`tidy` is to be called after it.
 
         Returns:
             what it was; ``None`` when there was nothing.
 
         Raises:
-            OutboxError: journal or ledger can't be used; what was taken in stays so.
+            OutboxError: journal or ledger can't be used; nothing was taken in.
         """
         batch = self._left_behind() or read_next(self._files, self._ledger.position, limit=_BATCH)
         if batch is None:
-            # Those that an append was still using when their last event was taken in.
-            for number in segment_numbers(self._files):
-                self._clear(number, self._ledger.position(number))
+            self._all = True
             return None
         commands = list(self._commands(batch))
         with self._ledger.transaction():
             events = self._ledger.take_in(batch, self._destinations)
             for command in commands:
                 command.apply(self._ledger)
-        self._report(batch)
-        if not batch.more:
-            self._clear(batch.segment, batch.position)
+        self._done.append(batch)
         return TakenIn(events, commands)
+
+    def tidy(self) -> None:
+        """Tell of what was damaged in the last batch, and archive what is done.
+
+        By itself, since what was taken in is in the ledger and has to be delivered whatever becomes of this.
+
+        Raises:
+            OutboxError: a segment can't be archived; the next call tries all of them.
+        """
+        while self._done:
+            batch = self._done.pop()
+            self._report(batch)
+            if not batch.more and not self._all:
+                self._all = True
+                self._clear(batch.segment, batch.position)
+                self._all = False
+        if self._all:
+            # Also those that an append was still using when their last event was taken in.
+            for number in segment_numbers(self._files):
+                self._clear(number, self._ledger.position(number))
+            self._all = False
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all of the archive is in the ledger; before, nothing may be pruned."""
+        return self._behind == []
 
     def _left_behind(self) -> Batch | None:
         """What a ledger has lost that was older than the archive, or was made anew; usually nothing."""

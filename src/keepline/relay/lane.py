@@ -20,6 +20,7 @@ from keepline.tuning import Tuning
 
 # So many have to wait before more go at once than a few: a day without trouble needs no more connections.
 _QUEUE = 64
+_MOST_GONE = 64
 _WINDOW_PER_SLOT = 16
 _SMALLEST_WINDOW = 256
 
@@ -160,10 +161,14 @@ class Lane:
 
     def _take(self, *, far: bool = False) -> Pending | None:
         window = self._window
+        gone = 0
         while (one := window.take(far=far)) is not None:
             if one.body is None:
                 self._ends.gone(one)
                 self._wake()
+                gone += 1
+                if gone == _MOST_GONE:
+                    return None  # The others of the relay, and the marking, have their turn.
             elif self._suspects and one.event in self._suspects and self._suspects.hold_again(one.event):
                 window.set_aside(one)
             else:

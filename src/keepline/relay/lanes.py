@@ -159,6 +159,11 @@ class Lanes:
         for lane in self._lanes:
             lane.more(rows)
 
+    def rewind(self) -> None:
+        """Have each look at all that waits again."""
+        for lane in self._lanes:
+            lane.rewind()
+
     def apply(self, command: Command) -> None:
         """Take note of a command that the ledger has applied.
 

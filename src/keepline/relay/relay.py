@@ -63,6 +63,8 @@ class Relay:
         self._sated = False
         self._reading = Trouble("take events in")
         self._writing = Trouble("use the ledger")
+        self._archiving = Trouble("archive a segment")
+        self._tidying: asyncio.TimerHandle | None = None
         # Let go of from the last to the first. Destinations go before the ledger, since nothing may be
         # answered once that is closed; the lock goes last, since whoever takes it may write the ledger.
         with ExitStack() as opened:
@@ -185,7 +187,25 @@ class Relay:
             self._try_later(error)
             return
         self._reading.over()
+        self._tidy()
         self._look_after()
+
+    def _tidy(self) -> None:
+        if self._tidying is not None:
+            return  # After a failure, not before its time.
+        try:
+            self._inbound.tidy()
+        except OutboxDamaged as error:
+            self._fail(error)
+        except OutboxError as error:
+            # What it is about is in the ledger already: nothing waits for this.
+            self._tidying = self._loop.call_later(self._archiving.again_after(error), self._tidy_again)
+        else:
+            self._archiving.over()
+
+    def _tidy_again(self) -> None:
+        self._tidying = None
+        self._tidy()
 
     def _take_next(self) -> None:
         if self._lanes.fed:
@@ -248,13 +268,18 @@ class Relay:
         self._lanes.described()
 
     def _look_after(self) -> None:
-        if self._pruner.look():
+        if self._inbound.caught_up and self._pruner.look():
             self._ring()
         self._idleness.tell(self._lanes.idle and self._taking is None and self._settling is None)
 
     def _end_if_idle(self) -> None:
         try:
-            if not (self._ledger.is_empty() and self._inbound.leave(self._let_go)):
+            if not self._ledger.is_empty():
+                # Something waits of which no lane knows: have them look from the beginning.
+                self._lanes.rewind()
+                self._ring()
+                return
+            if not self._inbound.leave(self._let_go):
                 self._ring()
                 return
         except OutboxError as error:

@@ -54,6 +54,7 @@ class Turn:
         successes: how many successes each had when it failed on this event last.
         asked: what those have said that failed on it this time.
         tries: how many were asked this time.
+        status: HTTP status of the last answer.
         blamed: whether one failed on it that had taken others since it failed on it last.
         excused: whether one failed in a way that says nothing of the event.
         epoch: of the destination that is asked now, when it was.
@@ -65,6 +66,7 @@ class Turn:
     successes: dict[int, int] = field(default_factory=dict)
     asked: dict[int, str] = field(default_factory=dict)
     tries: int = 0
+    status: int | None = None
     blamed: bool = False
     excused: bool = False
     epoch: int = 0

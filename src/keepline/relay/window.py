@@ -82,7 +82,7 @@ class Window:
             rows: all that are new, in the order of appending.
         """
         for row in rows:
-            if self._more or self._full:
+            if self._more or self._full or len(self._aside) >= _MOST_ASIDE:
                 self._more = True
                 return
             self._admit(row)
