@@ -25,6 +25,7 @@ from keepline.outbox.reader import read_next
 from keepline.outbox.segments import segment_numbers
 from keepline.outbox.waiting import Waiting
 from keepline.relay import trouble
+from keepline.relay import window as window_module
 from keepline.relay.inbound import Inbound
 from keepline.relay.logs import MaskingFormatter
 from keepline.relay.window import Window
@@ -278,6 +279,26 @@ def test_what_a_window_is_told_of_or_reads_is_given_once_and_each_run_in_its_ord
     assert names == [str(number) for number in range(appended)]
 
 
+def test_a_window_that_has_set_much_aside_is_fed_no_more_than_it_reads(
+    outbox: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window_module, "_MOST_ASIDE", 8)
+    ident = take_in(outbox, ledger)
+    window = Window(Waiting(ledger, ident), size=64)
+    assert window.take() is None
+    append(outbox, map(str, range(20)))
+    batch = read_next(OutboxFiles(outbox), ledger.position, limit=1000)
+    assert batch is not None
+    rows = ledger.take_in(batch, [ident])
+    for row in rows:
+        window.more([row])
+        one = window.take()
+        if one is not None:
+            window.set_aside(one)
+    assert not window.empty
+    assert len(window._aside) == 8
+
+
 # Inbound
 
 
@@ -292,9 +313,11 @@ def test_segments_that_are_done_are_archived_as_they_are_taken_in(outbox: Path, 
     inbound = Inbound(files, ledger, Tuning(segment_bytes=1000), [ident])
     most = len(segment_numbers(files))
     assert inbound.take_in() is not None
+    inbound.tidy()
     assert len(segment_numbers(files)) == most - 1
     while inbound.take_in() is not None:
-        pass
+        inbound.tidy()
+    inbound.tidy()
     assert len(segment_numbers(files)) <= 1
     assert len(ledger.pending(ident, 0, 100)) == 50
     gone: list[bool] = []

@@ -77,7 +77,8 @@ class Lanes:
         makers = self._makers(legs)
         if failover and len(legs) > 1:
             first = next(iter(ids.values()))
-            self._open(first, partial(self._stand_in, ids, makers), self._untold, together=True)
+            untold = partial(self._untold, " or ".join(ids))
+            self._open(first, partial(self._stand_in, ids, makers), untold, together=True)
             self._gather()
             return [first]
         for name, ident in ids.items():
@@ -118,9 +119,9 @@ class Lanes:
         self._healths.append(health)
         return health
 
-    def _untold(self, timeout: float, over: Callable[[], None]) -> Health:
+    def _untold(self, names: str, timeout: float, over: Callable[[], None]) -> Health:
         # That of several together, who are never out: their tries wait instead, and each tells of itself.
-        return Health("failover", 0, self._tuning, self._loop, timeout=timeout, over=over)
+        return Health(names, 0, self._tuning, self._loop, timeout=timeout, over=over)
 
     def _stand_in(
         self, ids: dict[str, int], makers: dict[str, Callable[[Done], Destination]], done: Done
