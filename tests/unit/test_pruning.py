@@ -11,6 +11,7 @@ from tests.support_outbox import (
     child,
     close_producers,
     event,
+    pending_at,
     producer,
     query,
     take_all_in,
@@ -56,7 +57,7 @@ def archive_of(files: OutboxFiles, ledger: Ledger, events: int, *names: str) -> 
 
 
 def end_all(ledger: Ledger, destination: int, *, but: set[int] | frozenset[int] = frozenset()) -> None:
-    waiting = ledger.pending(destination, 0, 10_000, most_bytes=1 << 30)
+    waiting = pending_at(ledger, destination, 0, 10_000, most_bytes=1 << 30)
     ledger.end([Ended(destination, one.event, DELIVERED, 1) for one in waiting if one.event not in but], 1e9)
 
 
@@ -89,7 +90,7 @@ def test_segments_whose_events_ended_long_ago_go_and_the_ledger_forgets_them(
 def test_what_ended_lately_and_young_segments_stay(files: OutboxFiles, ledger: Ledger) -> None:
     (one,) = archive_of(files, ledger, 40, "trove")
     before = archived_numbers(files)
-    waiting = ledger.pending(one, 0, 100)
+    waiting = pending_at(ledger, one, 0, 100)
     ledger.end([Ended(one, each.event, DELIVERED, 1) for each in waiting], time.time())
 
     prune(files, ledger, before=time.time() - 100)
@@ -109,7 +110,7 @@ def test_where_space_is_short_whatever_has_ended_goes(files: OutboxFiles, ledger
     prune(files, ledger, before=0.0, pressed=True)
 
     assert archived_numbers(files) == []
-    assert [each.event for each in ledger.pending(one, 0, 10)] == [35]
+    assert [each.event for each in pending_at(ledger, one, 0, 10)] == [35]
 
 
 def test_a_dead_letter_and_a_straggler_keep_their_bodies_when_their_segment_goes(
@@ -125,7 +126,7 @@ def test_a_dead_letter_and_a_straggler_keep_their_bodies_when_their_segment_goes
     prune(files, ledger)
 
     assert archived_numbers(files) == []
-    found = ledger.pending(datadog, 0, 10)
+    found = pending_at(ledger, datadog, 0, 10)
     assert [(one.event, one.body) for one in found] == [
         (5, event("4", size=500).body),
         (12, event("11", size=500).body),
@@ -250,7 +251,7 @@ def test_a_relay_killed_at_any_instant_of_pruning_leaves_nothing_dangling(
         looked_at = open_repaired(files)
         assert damage_in(files, looked_at.db) is None
         assert not files.damaged.exists()
-        waiting = looked_at.pending(datadog, 0, 10)
+        waiting = pending_at(looked_at, datadog, 0, 10)
         assert [(one.event, one.body) for one in waiting] == [(9, event("8", size=500).body)]
         letters = (
             "SELECT id, segment, position, length FROM event JOIN delivery ON event = id WHERE state = 2"

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.support_outbox import child, close_producers, event, fill, producer, query, small_disk, take_all_in
+from tests.support_outbox import (
+    child,
+    close_producers,
+    event,
+    fill,
+    pending_at,
+    producer,
+    query,
+    small_disk,
+    take_all_in,
+)
 
 from keepline.errors import OutboxDamaged, OutboxUnavailable
 from keepline.outbox import repair
@@ -54,13 +64,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OutboxFiles]:
         appender.append(event(name, size=300))
     take_all_in(files, ledger, ids, segment_bytes=SEGMENT)
     for one in ids:
-        waiting = ledger.pending(one, 0, 100)
+        waiting = pending_at(ledger, one, 0, 100)
         ledger.end([Ended(one, each.event, DELIVERED, 1, 1.0, 201) for each in waiting[5:]], 2.0)
         ledger.end([Ended(one, each.event, DEAD, 1, 1.0, 400, "400 bad") for each in waiting[:5]], 2.0)
     ledger.checkpoint()
     # These stand in the log alone.
     for one in ids:
-        waiting = ledger.pending(one, 0, 50)
+        waiting = pending_at(ledger, one, 0, 50)
         ledger.end([Ended(one, each.event, DELIVERED, 1, 1.0, 201) for each in waiting], 2.0)
     for name in NAMES[-20:-10]:
         appender.append(event(name, size=300))
@@ -104,7 +114,7 @@ def _deliver(files: OutboxFiles, ledger: Ledger, ids: dict[str, int]) -> dict[st
         pass
     for ident in ids.values():
         after = 0
-        while waiting := ledger.pending(ident, after, 64):
+        while waiting := pending_at(ledger, ident, after, 64):
             after = waiting[-1].event
             ended = [
                 Ended(ident, one.event, DEAD if one.body is None else DELIVERED, one.attempts + 1)
@@ -371,13 +381,13 @@ def test_bodies_whose_segments_are_gone_outlive_a_repair(files: OutboxFiles) -> 
     while pruning.step(time.time() + 100, pressed=True):
         pass
     assert len(archived_numbers(files)) < 2
-    expected = [one.body for one in ledger.pending(one, 0, 10)]
+    expected = [one.body for one in pending_at(ledger, one, 0, 10)]
     ledger.close()
     files.suspect.touch()
 
     ledger = open_repaired(files)
 
-    assert [one.body for one in ledger.pending(one, 0, 10)] == expected
+    assert [one.body for one in pending_at(ledger, one, 0, 10)] == expected
     body = "SELECT body FROM body JOIN delivery ON delivery.event = body.event WHERE state = 2"
     assert query(files, body) == event("b", size=300).body
     ledger.close()

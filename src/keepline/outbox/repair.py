@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,11 +11,11 @@ import apsw
 
 from keepline.errors import OutboxDamaged, OutboxError
 from keepline.outbox.check import damage_in, has_todays_schema
-from keepline.outbox.files import OutboxFiles
+from keepline.outbox.files import OutboxFiles, sync
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.rebuild import Rebuilding
 from keepline.outbox.schema import LedgerTooNew
-from keepline.outbox.setting_aside import folder_for
+from keepline.outbox.setting_aside import set_ledger_aside
 from keepline.outbox.sqlite import translated
 
 log = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ def _repair(files: OutboxFiles, wrong: str) -> None:
             saved = rebuilding.run()
         finally:
             rebuilding.close()
-        _sync(making)
+        sync(making)
         making.rename(_made(files))
     finally:
         _delete(making)
@@ -141,12 +140,8 @@ def _made(files: OutboxFiles) -> Path:
 
 def _exchange(files: OutboxFiles) -> Path | None:
     """Put the new ledger in the place of the damaged one; again from the beginning, if it was killed."""
-    folder = None
     # Its log first: it would be taken for the new one's.
-    for path in (*_beside(files.ledger), files.ledger):
-        if path.exists():
-            folder = folder or folder_for(files, time.strftime("%Y%m%dT%H%M%S-ledger"))
-            path.rename(folder / path.name)
+    folder = set_ledger_aside(files, (*_beside(files.ledger), files.ledger))
     _made(files).rename(files.ledger)
     files.suspect.unlink(missing_ok=True)
     return folder
@@ -160,11 +155,3 @@ def _delete(making: Path) -> None:
     for path in making.parent.glob(making.name + "*"):
         if path.name != "ledger.repaired":
             path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
