@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, cast
 
 from keepline.outbox.archive import archived_numbers, archived_path, delete
@@ -19,6 +20,11 @@ _VACUUM_PAGES = 1024
 _STRAGGLERS = 1 / 8
 _SMALL = 256 * 1024
 _MOST_STRAGGLERS = 5000
+# A segment that stays since much of it isn't finished isn't looked at again before the last delivery that
+# was counted has ended, or so many seconds have passed.
+_LOOK_AGAIN = 60.0
+# So many of them are passed over at a time.
+_PASSED = 32
 
 # The events of a stretch of ids with a delivery that waits or is dead; out of the indexes of just those.
 _UNFINISHED = """
@@ -29,8 +35,21 @@ _UNFINISHED = """
 """
 _UNFINISHED_OF_SEGMENT = (
     "SELECT id, position, length FROM event "  # noqa: S608 - of fixed parts
-    f"WHERE id IN ({_UNFINISHED}) AND segment = :segment ORDER BY position LIMIT :most"
+    f"WHERE id IN ({_UNFINISHED}) AND segment = :segment ORDER BY position"
 )
+# The same row by row, for who looks at no more of them than it has to; an event may come once for each
+# destination.
+_ONE_BY_ONE = """
+    SELECT destination.id, event.id, length FROM destination CROSS JOIN delivery INDEXED BY {index}
+        ON delivery.destination = destination.id AND delivery.event BETWEEN :first AND :last
+        CROSS JOIN event ON event.id = delivery.event
+    WHERE delivery.state = {state} AND segment = :segment
+"""
+_UNFINISHED_ONE_BY_ONE = (
+    f"{_ONE_BY_ONE.format(index='delivery_pending', state=0)} UNION ALL "
+    f"{_ONE_BY_ONE.format(index='delivery_dead', state=2)}"
+)
+_STILL_UNFINISHED = "SELECT 1 FROM delivery WHERE destination = ? AND event = ? AND state IN (0, 2)"
 _LAST_END = (
     "SELECT max(ended_at) FROM destination CROSS JOIN delivery ON delivery.destination = destination.id "
     "WHERE event BETWEEN :first AND :last"
@@ -67,8 +86,13 @@ class Pruning:
         self._segments: list[int] = []
         self._begun: int | None = None
         self._bodies_after = 0
+        self._deleted_before = 0
         # When the last event of a segment ended, where that kept it: so long nobody has to look at it again.
         self._ended: dict[int, float] = {}
+        # What keeps a segment: destination and event, and when that was found.
+        self._kept_by: dict[int, tuple[int, int, float]] = {}
+        self.deleted = 0
+        """How many segments have gone."""
 
     def begin(self) -> None:
         """Begin a round, with the oldest segment.
@@ -83,11 +107,13 @@ class Pruning:
         known = {number for (number,) in cast("list[tuple[int]]", marked)}.difference(journal)
         self._segments = sorted(known.union(archived_numbers(self._files)), reverse=True)
         self._ended = {number: at for number, at in self._ended.items() if number in known}
+        self._kept_by = {number: one for number, one in self._kept_by.items() if number in known}
+        self._deleted_before = self.deleted
         self._begun = None
         self._bodies_after = 0
 
     def step(self, before: float, *, pressed: bool) -> bool:
-        """Delete a little of what ended before a time.
+        """Look at a segment, or delete a little of what ended before a time.
 
         Args:
             before: s since 1970.
@@ -104,18 +130,35 @@ class Pruning:
             return True
         if pressed:
             before = time.time()
-        while self._segments:
+        for _ in range(_PASSED):
+            if not self._segments:
+                return self._delete_bodies(before) or self._give_space_back(pressed=pressed)
             number = self._segments.pop()
             if number >= before * 1e9:
                 self._segments.clear()
-            elif self._may_go(number, before):
-                self._begun = number
-                return True
-        return self._delete_bodies(before) or self._give_space_back()
+            elif not self._is_kept(number, before):
+                if self._may_go(number, before, pressed=pressed):
+                    self._begun = number
+                break
+        return True
 
-    def _may_go(self, number: int, before: float) -> bool:
+    @property
+    def deleting(self) -> bool:
+        """Whether a segment is under way that goes."""
+        return self._begun is not None
+
+    def _is_kept(self, number: int, before: float) -> bool:
+        """Whether what was found at an earlier look still keeps a segment."""
         if self._ended.get(number, 0.0) >= before:
+            return True
+        destination, event, at = self._kept_by.get(number, (0, 0, 0.0))
+        if not destination or not 0.0 <= time.time() - at < _LOOK_AGAIN:
             return False
+        with self._ledger.using("read"):
+            found = self._ledger.db.execute(_STILL_UNFINISHED, (destination, event)).get
+        return found is not None
+
+    def _may_go(self, number: int, before: float, *, pressed: bool) -> bool:
         stretch = self._stretch(number)
         if stretch is None:
             return False  # Not taken in.
@@ -125,11 +168,10 @@ class Pruning:
             return True
         except OSError as error:
             raise unavailable("look at", archived_path(self._files, number), error) from error
-        unfinished = self._unfinished(stretch)
-        if len(unfinished) > _MOST_STRAGGLERS:
+        if self._keeps_much(stretch, max(size * _STRAGGLERS, _SMALL)):
             return False
-        if sum(length for _, _, length in unfinished) > max(size * _STRAGGLERS, _SMALL):
-            return False
+        if pressed:
+            return True
         with self._ledger.using("read"):
             self._ended[number] = float(self._ledger.db.execute(_LAST_END, stretch).get or 0.0)
         return self._ended[number] < before
@@ -146,12 +188,23 @@ class Pruning:
         first, last = cast("tuple[int, int]", found)
         return {"segment": number, "first": first, "last": last}
 
-    def _unfinished(self, stretch: dict[str, Any]) -> list[tuple[int, int, int]]:
+    def _keeps_much(self, stretch: dict[str, Any], most_bytes: float) -> bool:
+        """Whether more of a segment isn't finished than is copied into the ledger."""
+        seen: set[int] = set()
+        left = most_bytes
         with self._ledger.using("read"):
-            rows = self._ledger.db.execute(
-                _UNFINISHED_OF_SEGMENT, {**stretch, "most": _MOST_STRAGGLERS + 1}
-            ).fetchall()
-        return cast("list[tuple[int, int, int]]", rows)
+            rows = self._ledger.db.execute(_UNFINISHED_ONE_BY_ONE, stretch)
+            try:
+                for destination, event, length in cast("Iterator[tuple[int, int, int]]", rows):
+                    if event not in seen:
+                        seen.add(event)
+                        left -= length
+                        if left < 0 or len(seen) > _MOST_STRAGGLERS:
+                            self._kept_by[stretch["segment"]] = (destination, event, time.time())
+                            return True
+            finally:
+                rows.close()
+        return False
 
     def _delete_some(self, number: int) -> None:
         stretch = self._stretch(number)
@@ -167,12 +220,15 @@ class Pruning:
         delete(self._files, number)
         self._ledger.bodies.forget(number)
         self._ended.pop(number, None)
+        self._kept_by.pop(number, None)
+        self.deleted += 1
         with self._ledger.transaction():
             self._ledger.db.execute("DELETE FROM mark WHERE segment = ?", (number,))
         self._begun = None
 
     def _rescue(self, stretch: dict[str, Any]) -> None:
-        kept = self._unfinished(stretch)
+        rows = self._ledger.db.execute(_UNFINISHED_OF_SEGMENT, stretch).fetchall()
+        kept = cast("list[tuple[int, int, int]]", rows)
         bodies = self._ledger.bodies.read(
             [Place(stretch["segment"], position, length) for _, position, length in kept]
         )
@@ -205,12 +261,17 @@ class Pruning:
             self._bodies_after = looked_at[-1][0]
         return len(looked_at) == _STEP
 
-    def _give_space_back(self) -> bool:
-        # Only what an outage left over: the pages of a usual day are wanted again tomorrow.
+    def _give_space_back(self, *, pressed: bool) -> bool:
+        # Only what an outage left over: the pages of a usual day are wanted again tomorrow. All where space
+        # is short, and there is more than before.
         with self._ledger.using("write"):
             db = self._ledger.db
             free = int(db.pragma("freelist_count") or 0)
-            if free <= _SPARE_PAGES or free * 2 <= int(db.pragma("page_count") or 0):
+            if pressed and self.deleted > self._deleted_before:
+                most_free = 0
+            else:
+                most_free = max(_SPARE_PAGES, int(db.pragma("page_count") or 0) // 2)
+            if free <= most_free:
                 return False
             db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
             return True

@@ -59,6 +59,7 @@ class Relay:
         self._tried: dict[tuple[int, int], Tried] = {}
         self._settling: asyncio.Handle | None = None
         self._taking: asyncio.Handle | None = None
+        self._pruning: asyncio.Handle | None = None
         # Whether that waits for the lanes to need more.
         self._sated = False
         self._reading = Trouble("take events in")
@@ -248,9 +249,14 @@ class Relay:
         self._lanes.described()
 
     def _look_after(self) -> None:
-        if self._pruner.look():
-            self._ring()
-        self._idleness.tell(self._lanes.idle and self._taking is None and self._settling is None)
+        if (pause := self._pruner.look()) is not None and self._pruning is None:
+            self._pruning = self._loop.call_later(pause, self._prune)
+        under_way = (self._taking, self._settling, self._pruning)
+        self._idleness.tell(self._lanes.idle and not any(under_way))
+
+    def _prune(self) -> None:
+        self._pruning = None
+        self._look_after()
 
     def _end_if_idle(self) -> None:
         try:
