@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.support_outbox import event, pending_at
 
-from keepline.outbox import pruning
+from keepline.outbox import finished, pruning
 from keepline.outbox.commands import Command, Discard, Replay, to_json
 from keepline.outbox.delivery import DeliveryState, Ended, Pending, Tried
 from keepline.outbox.files import OutboxFiles
@@ -64,7 +64,7 @@ class Outbox(RuleBasedStateMachine):
         self.patches = [
             mock.patch.object(inbound, "_BATCH", 3),
             mock.patch.object(pruning, "_STEP", 2),
-            mock.patch.object(pruning, "_SMALL", 500),
+            mock.patch.object(finished, "_SMALL", 500),
         ]
         for patch in self.patches:
             patch.start()

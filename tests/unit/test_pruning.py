@@ -18,7 +18,7 @@ from tests.support_outbox import (
     until,
 )
 
-from keepline.outbox import pruning
+from keepline.outbox import finished, pruning
 from keepline.outbox.archive import archived_numbers, archived_path
 from keepline.outbox.check import damage_in
 from keepline.outbox.delivery import DeliveryState, Ended
@@ -142,7 +142,7 @@ def test_a_dead_letter_and_a_straggler_keep_their_bodies_when_their_segment_goes
 def test_a_segment_with_much_that_waits_stays_until_it_has_ended(
     files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pruning, "_SMALL", 0)
+    monkeypatch.setattr(finished, "_SMALL", 0)
     (one,) = archive_of(files, ledger, 40, "trove")
     archived = archived_numbers(files)
     kept = {1, 2, 3}

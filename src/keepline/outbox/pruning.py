@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any, cast
 
-from keepline.outbox.archive import archived_numbers, archived_path, delete
+from keepline.outbox.archive import archived_numbers, delete
 from keepline.outbox.bodies import Place
-from keepline.outbox.files import OutboxFiles, unavailable
+from keepline.outbox.files import OutboxFiles
+from keepline.outbox.finished import Finished, stretch_of
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.segments import segment_numbers
 
 _STEP = 1000
 _SPARE_PAGES = 4096
 _VACUUM_PAGES = 1024
-# What of a segment isn't finished and is copied into the ledger, so that the segment can go: this part of its
-# bytes, or so many where it is small, and no more events than these.
-_STRAGGLERS = 1 / 8
-_SMALL = 256 * 1024
-_MOST_STRAGGLERS = 5000
-# A segment that stays since much of it isn't finished isn't looked at again before the last delivery that
-# was counted has ended, or so many seconds have passed.
-_LOOK_AGAIN = 60.0
-# So many of them are passed over at a time.
+# Of segments that are known to stay, so many are passed over at a time.
 _PASSED = 32
 
 # The events of a stretch of ids with a delivery that waits or is dead; out of the indexes of just those.
@@ -36,23 +28,6 @@ _UNFINISHED = """
 _UNFINISHED_OF_SEGMENT = (
     "SELECT id, position, length FROM event "  # noqa: S608 - of fixed parts
     f"WHERE id IN ({_UNFINISHED}) AND segment = :segment ORDER BY position"
-)
-# The same row by row, for who looks at no more of them than it has to; an event may come once for each
-# destination.
-_ONE_BY_ONE = """
-    SELECT destination.id, event.id, length FROM destination CROSS JOIN delivery INDEXED BY {index}
-        ON delivery.destination = destination.id AND delivery.event BETWEEN :first AND :last
-        CROSS JOIN event ON event.id = delivery.event
-    WHERE delivery.state = {state} AND segment = :segment
-"""
-_UNFINISHED_ONE_BY_ONE = (
-    f"{_ONE_BY_ONE.format(index='delivery_pending', state=0)} UNION ALL "
-    f"{_ONE_BY_ONE.format(index='delivery_dead', state=2)}"
-)
-_STILL_UNFINISHED = "SELECT 1 FROM delivery WHERE destination = ? AND event = ? AND state IN (0, 2)"
-_LAST_END = (
-    "SELECT max(ended_at) FROM destination CROSS JOIN delivery ON delivery.destination = destination.id "
-    "WHERE event BETWEEN :first AND :last"
 )
 _EVENTS = "SELECT id FROM event WHERE id BETWEEN :first AND :last AND segment = :segment"
 _DELETE = (
@@ -87,10 +62,7 @@ class Pruning:
         self._begun: int | None = None
         self._bodies_after = 0
         self._deleted_before = 0
-        # When the last event of a segment ended, where that kept it: so long nobody has to look at it again.
-        self._ended: dict[int, float] = {}
-        # What keeps a segment: destination and event, and when that was found.
-        self._kept_by: dict[int, tuple[int, int, float]] = {}
+        self._finished = Finished(files, ledger)
         self.deleted = 0
         """How many segments have gone."""
 
@@ -106,8 +78,7 @@ class Pruning:
         # Also those whose file is gone: a relay was killed between deleting it and writing that down.
         known = {number for (number,) in cast("list[tuple[int]]", marked)}.difference(journal)
         self._segments = sorted(known.union(archived_numbers(self._files)), reverse=True)
-        self._ended = {number: at for number, at in self._ended.items() if number in known}
-        self._kept_by = {number: one for number, one in self._kept_by.items() if number in known}
+        self._finished.forget_all_but(known)
         self._deleted_before = self.deleted
         self._begun = None
         self._bodies_after = 0
@@ -136,8 +107,8 @@ class Pruning:
             number = self._segments.pop()
             if number >= before * 1e9:
                 self._segments.clear()
-            elif not self._is_kept(number, before):
-                if self._may_go(number, before, pressed=pressed):
+            elif not self._finished.stays(number, before, pressed=pressed):
+                if self._finished.may_go(number, before, pressed=pressed):
                     self._begun = number
                 break
         return True
@@ -147,67 +118,8 @@ class Pruning:
         """Whether a segment is under way that goes."""
         return self._begun is not None
 
-    def _is_kept(self, number: int, before: float) -> bool:
-        """Whether what was found at an earlier look still keeps a segment."""
-        if self._ended.get(number, 0.0) >= before:
-            return True
-        destination, event, at = self._kept_by.get(number, (0, 0, 0.0))
-        if not destination or not 0.0 <= time.time() - at < _LOOK_AGAIN:
-            return False
-        with self._ledger.using("read"):
-            found = self._ledger.db.execute(_STILL_UNFINISHED, (destination, event)).get
-        return found is not None
-
-    def _may_go(self, number: int, before: float, *, pressed: bool) -> bool:
-        stretch = self._stretch(number)
-        if stretch is None:
-            return False  # Not taken in.
-        try:
-            size = archived_path(self._files, number).stat().st_size
-        except FileNotFoundError:
-            return True
-        except OSError as error:
-            raise unavailable("look at", archived_path(self._files, number), error) from error
-        if self._keeps_much(stretch, max(size * _STRAGGLERS, _SMALL)):
-            return False
-        if pressed:
-            return True
-        with self._ledger.using("read"):
-            self._ended[number] = float(self._ledger.db.execute(_LAST_END, stretch).get or 0.0)
-        return self._ended[number] < before
-
-    def _stretch(self, number: int) -> dict[str, Any] | None:
-        """The ids between which those of a segment's events lie."""
-        with self._ledger.using("read"):
-            found = self._ledger.db.execute(
-                "SELECT coalesce(first_event, 1), coalesce(last_event, 0) FROM mark WHERE segment = ?",
-                (number,),
-            ).get
-        if found is None:
-            return None
-        first, last = cast("tuple[int, int]", found)
-        return {"segment": number, "first": first, "last": last}
-
-    def _keeps_much(self, stretch: dict[str, Any], most_bytes: float) -> bool:
-        """Whether more of a segment isn't finished than is copied into the ledger."""
-        seen: set[int] = set()
-        left = most_bytes
-        with self._ledger.using("read"):
-            rows = self._ledger.db.execute(_UNFINISHED_ONE_BY_ONE, stretch)
-            try:
-                for destination, event, length in cast("Iterator[tuple[int, int, int]]", rows):
-                    if event not in seen:
-                        seen.add(event)
-                        left -= length
-                        if left < 0 or len(seen) > _MOST_STRAGGLERS:
-                            self._kept_by[stretch["segment"]] = (destination, event, time.time())
-                            return True
-            finally:
-                rows.close()
-        return False
-
     def _delete_some(self, number: int) -> None:
-        stretch = self._stretch(number)
+        stretch = stretch_of(self._ledger, number)
         if stretch is not None and stretch["first"] <= stretch["last"]:
             stretch["last"] = min(stretch["first"] + _STEP - 1, stretch["last"])
             with self._ledger.transaction():
@@ -219,8 +131,6 @@ class Pruning:
         self._ledger.checkpoint()
         delete(self._files, number)
         self._ledger.bodies.forget(number)
-        self._ended.pop(number, None)
-        self._kept_by.pop(number, None)
         self.deleted += 1
         with self._ledger.transaction():
             self._ledger.db.execute("DELETE FROM mark WHERE segment = ?", (number,))
