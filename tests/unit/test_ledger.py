@@ -322,6 +322,30 @@ def test_a_failed_try_is_written_down_until_the_delivery_has_ended(
     assert query(files, "SELECT attempts, first_at, ended_at, status FROM delivery") == (4, 5.0, 7.0, 201)
 
 
+@pytest.mark.parametrize(("state", "attempts"), [(DEAD, 1), (DEAD, 3), (DELIVERED, 2)])
+def test_deliveries_that_end_alike_have_each_their_own_first_time(
+    files: OutboxFiles, ledger: Ledger, state: DeliveryState, attempts: int
+) -> None:
+    one = ledger.register(["trove"], OPEN)["trove"]
+    ledger.take_in(appended(files, "a", "b", "c"), [one])
+    ledger.tried([Tried(one, 3, 1, 0, 5.0, None, 503, "503 busy")])
+
+    ledger.end([Ended(one, event, state, attempts, 10.0 - event, 400) for event in (1, 2, 3)], 20.0)
+
+    assert query(files, "SELECT group_concat(first_at, ' ' ORDER BY event) FROM delivery") == "9.0 8.0 5.0"
+
+
+def test_deliveries_taken_at_the_first_try_share_the_time_of_the_first(
+    files: OutboxFiles, ledger: Ledger
+) -> None:
+    one = ledger.register(["trove"], OPEN)["trove"]
+    ledger.take_in(appended(files, "a", "b", "c"), [one])
+
+    ledger.end([Ended(one, event, DELIVERED, 1, 10.0 - event, 201) for event in (1, 2, 3)], 20.0)
+
+    assert query(files, "SELECT group_concat(first_at, ' ') FROM delivery") == "7.0 7.0 7.0"
+
+
 # The file
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.pruning import Pruning
 from keepline.outbox.repair import open_repaired
+from keepline.relay import pruner
+from keepline.relay.pruner import Pruner
+from keepline.tuning import Tuning
 
 DELIVERED, DEAD = DeliveryState.DELIVERED, DeliveryState.DEAD
 SEGMENT = 4000
@@ -155,6 +159,113 @@ def test_a_segment_with_much_that_waits_stays_until_it_has_ended(
     end_all(ledger, one)
     prune(files, ledger)
     assert archived_numbers(files) == []
+
+
+def statements(ledger: Ledger, action: Callable[[], object]) -> list[str]:
+    """What an action asks of the ledger."""
+    asked: list[str] = []
+
+    def note(cursor: object, sql: str, bindings: object) -> bool:
+        asked.append(sql)
+        return True
+
+    ledger.db.exec_trace = note
+    try:
+        action()
+    finally:
+        ledger.db.exec_trace = None
+    return asked
+
+
+def test_a_step_looks_at_one_segment_and_no_further_than_it_has_to(
+    files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finished, "_SMALL", 0)
+    archive_of(files, ledger, 60)
+    one = Pruning(files, ledger)
+    one.begin()
+
+    for _ in archived_numbers(files):
+        asked = statements(ledger, lambda: one.step(LATER, pressed=True))
+        assert sum("delivery_pending" in sql for sql in asked) == 1
+        assert not any("ORDER BY" in sql or "UNION SELECT" in sql for sql in asked)
+    assert not one.step(LATER, pressed=True)
+    assert one.deleted == 0
+
+
+def test_what_keeps_a_segment_is_remembered_until_it_has_ended_or_for_a_time(
+    files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finished, "_SMALL", 0)
+    (trove,) = archive_of(files, ledger, 60, "trove")
+    archived = archived_numbers(files)
+    one = Pruning(files, ledger)
+
+    def looked_at() -> int:
+        def go_round() -> None:
+            one.begin()
+            while one.step(LATER, pressed=True):
+                pass
+
+        return sum("delivery_pending" in sql and "UNION ALL" in sql for sql in statements(ledger, go_round))
+
+    assert looked_at() == len(archived)
+    assert looked_at() == 0
+    first = query(files, f"SELECT last_event FROM mark WHERE segment = {archived[0]}")
+    end_all(ledger, trove, but=set(range(int(str(first)) + 1, 100)))
+    assert looked_at() == 1
+    assert archived_numbers(files) == archived[1:]
+    monkeypatch.setattr(finished, "_LOOK_AGAIN", 0.0)
+    assert looked_at() == len(archived) - 1
+
+
+def pruner_of(files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Pruner:
+    """One of an outbox that is full by its bound."""
+    monkeypatch.setattr(finished, "_SMALL", 0)
+    return Pruner(files, ledger, replace(Tuning(), max_bytes=1))
+
+
+def test_after_a_step_that_only_looked_deliveries_have_the_relay_to_themselves(
+    files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruner, "_PAUSE", 1e6)
+    archive_of(files, ledger, 60)
+    one = pruner_of(files, ledger, monkeypatch)
+
+    pause = one.look()
+    assert pause is not None
+    assert pause > 1.0
+    again: list[float | None] = []
+    assert statements(ledger, lambda: again.append(one.look())) == []
+    assert again[0] is not None
+    assert 0.0 < again[0] <= pause
+
+
+def test_steps_that_delete_follow_one_another_and_rounds_that_find_nothing_shrink_nothing(
+    files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruner, "_PAUSE", 0)
+    monkeypatch.setattr(pruner, "_LOOK_EVERY", 0)
+    trove, datadog = archive_of(files, ledger, 60)
+    end_all(ledger, trove)
+    one = pruner_of(files, ledger, monkeypatch)
+    log = files.ledger.with_name("ledger.db-wal")
+
+    while one.look() is not None:
+        pass
+    assert len(archived_numbers(files)) > 4
+    assert log.stat().st_size > 0
+    end_all(ledger, datadog)
+    monkeypatch.setattr(pruner, "_PAUSE", 1e6)
+    while archived_numbers(files):
+        pause = one.look()
+        # Up to the look at the next one.
+        while pause == 0.0:
+            pause = one.look()
+        monkeypatch.setattr(one, "_next_step", 0.0)
+    while one.look() is not None:
+        monkeypatch.setattr(one, "_next_step", 0.0)
+    assert log.stat().st_size == 0
 
 
 def test_events_of_a_forgotten_destination_hold_nothing(files: OutboxFiles, ledger: Ledger) -> None:

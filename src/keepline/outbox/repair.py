@@ -15,7 +15,7 @@ from keepline.outbox.files import OutboxFiles, sync
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.rebuild import Rebuilding
 from keepline.outbox.schema import LedgerTooNew
-from keepline.outbox.setting_aside import set_ledger_aside
+from keepline.outbox.setting_aside import delete_old_ledgers, set_ledger_aside
 from keepline.outbox.sqlite import translated
 
 log = logging.getLogger(__name__)
@@ -144,6 +144,7 @@ def _exchange(files: OutboxFiles) -> Path | None:
     folder = set_ledger_aside(files, (*_beside(files.ledger), files.ledger))
     _made(files).rename(files.ledger)
     files.suspect.unlink(missing_ok=True)
+    delete_old_ledgers(files)
     return folder
 
 

@@ -66,7 +66,7 @@ def _read(files: OutboxFiles, segment: int, damage: Damage) -> bytes:
 
 
 def set_ledger_aside(files: OutboxFiles, paths: Sequence[Path]) -> Path | None:
-    """Move the files of a damaged ledger here, and delete the oldest of those that came before.
+    """Move the files of a damaged ledger here.
 
     Args:
         files: the outbox.
@@ -83,16 +83,19 @@ def set_ledger_aside(files: OutboxFiles, paths: Sequence[Path]) -> Path | None:
         if path.exists():
             folder = folder or _folder_for(files, time.strftime(f"%Y%m%dT%H%M%S{_LEDGER}"))
             path.rename(folder / path.name)
-    _thin_out(files)
     return folder
 
 
-def _thin_out(files: OutboxFiles) -> None:
-    # Each is as large as the ledger was, and counts for nothing but whoever wants to look at it.
+def delete_old_ledgers(files: OutboxFiles) -> None:
+    """Delete all but the last few ledgers that were set aside; a failure is logged.
+
+    Args:
+        files: the outbox.
+    """
+    # Each is as large as the ledger was, and of use only to somebody who wants to look at it.
     try:
         found = [path for path in files.damaged.glob(f"*{_LEDGER}*") if path.is_dir()]
-        # A number behind the name comes later than none; 10 comes later than 9.
-        for path in sorted(found, key=lambda path: (len(path.name), path.name))[:-_MOST_LEDGERS]:
+        for path in sorted(found, key=lambda path: path.stat().st_mtime_ns)[:-_MOST_LEDGERS]:
             shutil.rmtree(path)
             log.warning("deleted the damaged ledger in %s: %d later ones are kept", path, _MOST_LEDGERS)
     except OSError as error:
