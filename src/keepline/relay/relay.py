@@ -288,6 +288,10 @@ class Relay:
             self._mark()
         except OutboxError as error:
             log.warning("%d deliveries can't be marked, and will be made again: %s", len(self._ended), error)
+        except Exception:
+            # Otherwise that is why it ends, and has been told.
+            if self._failed is None:
+                raise
 
     def _close_ledger(self) -> None:
         try:
