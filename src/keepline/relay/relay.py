@@ -249,7 +249,7 @@ class Relay:
         self._lanes.described()
 
     def _look_after(self) -> None:
-        if (pause := self._pruner.look()) is not None and self._pruning is None:
+        if self._pruning is None and (pause := self._pruner.look()) is not None:
             self._pruning = self._loop.call_later(pause, self._prune)
         under_way = (self._taking, self._settling, self._pruning)
         self._idleness.tell(self._lanes.idle and not any(under_way))
