@@ -18,12 +18,14 @@ import apsw
 
 from keepline.event import Event
 from keepline.outbox.batch import backlog, read
+from keepline.outbox.delivery import Pending
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.journal import Producer
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.reader import is_full, read_next, retire
 from keepline.outbox.record import Damage
 from keepline.outbox.segments import segment_numbers
+from keepline.outbox.waiting import Waiting
 
 SOON = 20.0
 """Seconds: a bound for what takes milliseconds on a machine that does nothing else."""
@@ -201,6 +203,13 @@ def take_all_in(
             if is_full(files, number, segment_bytes):
                 retire(files, number, ledger.position(number))
     return taken
+
+
+def pending_at(
+    ledger: Ledger, destination: int, after: int, limit: int, most_bytes: int = 1 << 30
+) -> list[Pending]:
+    """What waits for a destination behind an event, as its lane reads it."""
+    return Waiting(ledger, destination).beyond(after, limit, most_bytes)[0]
 
 
 def query(files: OutboxFiles, sql: str) -> object:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import pytest
 from tests.support_relay import (
     ThreadedRelay,
@@ -113,6 +114,32 @@ def test_a_relay_that_meets_damage_ends_and_the_next_one_repairs_while_appends_g
 
     assert all_there(destination, names)
     assert not files.suspect.exists()
+
+
+def test_one_damaged_row_ends_one_relay_and_the_next_one_delivers_all(
+    outbox: Path, deliver: Deliver, destination: RecordingDestination
+) -> None:
+    files = OutboxFiles(outbox)
+    destination.down()
+    names = append(outbox, [str(number) for number in range(2000)])
+    relay = deliver({"a": leg(destination)})
+    until(lambda: status_of(outbox, "a").pending == 2000)
+    relay.stop()
+    ledger = apsw.Connection(str(files.ledger))
+    ledger.execute("UPDATE event SET length = 1 << 60 WHERE id = 1500")
+    ledger.close()
+    destination.up()
+
+    # The row is sound to SQLite, and far behind what is read first.
+    relay = deliver({"a": leg(destination)})
+    relay.join()
+    with pytest.raises(RelayError, match="the row of event 1500 in the ledger isn't one"):
+        relay.stop()
+    relay.forgive()
+    deliver({"a": leg(destination)})
+    until(lambda: settled(outbox))
+
+    assert all_there(destination, names)
 
 
 def test_an_auto_relay_that_meets_damage_is_replaced_by_one_that_repairs(

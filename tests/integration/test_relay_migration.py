@@ -10,7 +10,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.support_outbox import child, query
+from tests.support_outbox import child, pending_at, query
 from tests.support_relay import (
     ThreadedRelay,
     account,
@@ -128,7 +128,7 @@ def test_a_migration_that_is_killed_leaves_the_old_ledger_or_the_new_one(outbox:
             assert query(files, "SELECT count(*) FROM event WHERE length(body) > 1000") == events
 
     ledger = open_repaired(files)
-    bodies = [one.body for one in ledger.pending(1, 0, events, most_bytes=1 << 40)]
+    bodies = [one.body for one in pending_at(ledger, 1, 0, events, most_bytes=1 << 40)]
     ledger.close()
     assert bodies == [b"%d " % number * 600 for number in range(1, events + 1)]
     assert killed > 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.support_outbox import pending_at
 from tests.support_relay import Settings, append, leg, transport
 
 from keepline.config import Leg
@@ -232,7 +233,7 @@ def test_a_window_learns_of_more_when_it_is_told(outbox: Path, ledger: Ledger) -
     append(outbox, ["one"])
     take_in(outbox, ledger)
     assert window.take() is None
-    window.more(ledger.pending(ident, 0, 1))
+    window.more(pending_at(ledger, ident, 0, 1))
     assert not window.empty
     one = window.take()
     assert one is not None
@@ -319,7 +320,7 @@ def test_segments_that_are_done_are_archived_as_they_are_taken_in(outbox: Path, 
         inbound.tidy()
     inbound.tidy()
     assert len(segment_numbers(files)) <= 1
-    assert len(ledger.pending(ident, 0, 100)) == 50
+    assert len(pending_at(ledger, ident, 0, 100)) == 50
     gone: list[bool] = []
     assert inbound.leave(lambda: gone.append(True))
     assert gone == [True]

@@ -18,6 +18,7 @@ from tests.support_outbox import (
     end_of,
     event,
     fill,
+    pending_at,
     producer,
     query,
     small_disk,
@@ -83,8 +84,8 @@ def test_an_event_taken_in_waits_at_every_destination_in_the_order_of_appending(
 
     ledger.take_in(batch, list(ids.values()))
 
-    assert bodies(ledger.pending(ids["trove"], 0, 10)) == all_of(batch)
-    assert bodies(ledger.pending(ids["datadog"], 0, 10)) == all_of(batch)
+    assert bodies(pending_at(ledger, ids["trove"], 0, 10)) == all_of(batch)
+    assert bodies(pending_at(ledger, ids["datadog"], 0, 10)) == all_of(batch)
     assert ledger.position(batch.segment) == batch.position
     assert not ledger.is_empty()
 
@@ -94,8 +95,8 @@ def test_what_waits_is_given_in_parts(files: OutboxFiles, ledger: Ledger) -> Non
     batch = appended(files, "a", "b", "c")
     ledger.take_in(batch, [one])
 
-    first = ledger.pending(one, 0, 2)
-    rest = ledger.pending(one, first[-1].event, 2)
+    first = pending_at(ledger, one, 0, 2)
+    rest = pending_at(ledger, one, first[-1].event, 2)
 
     assert bodies(first + rest) == all_of(batch)
     assert [pending.run_key for pending in first] == ["run", "run"]
@@ -109,7 +110,7 @@ def test_a_batch_that_was_taken_in_before_is_refused_whole(files: OutboxFiles, l
     with pytest.raises(OutboxLocked, match="see that one relay delivers"):
         ledger.take_in(batch, [one])
 
-    assert bodies(ledger.pending(one, 0, 10)) == all_of(batch)
+    assert bodies(pending_at(ledger, one, 0, 10)) == all_of(batch)
 
 
 def test_of_two_relays_that_have_read_the_same_events_one_takes_them_in(
@@ -131,20 +132,20 @@ def test_of_two_relays_that_have_read_the_same_events_one_takes_them_in(
         second.take_in(batch, [one])
     second.close()
 
-    assert bodies(ledger.pending(one, 0, 10)) == all_of(batch)
+    assert bodies(pending_at(ledger, one, 0, 10)) == all_of(batch)
 
 
 def test_bodies_are_read_out_of_the_segment_wherever_it_stands(files: OutboxFiles, ledger: Ledger) -> None:
     one = ledger.register(["trove"], OPEN)["trove"]
     batch = appended(files, "a", "b")
     ledger.take_in(batch, [one])
-    assert bodies(ledger.pending(one, 0, 10)) == all_of(batch)
+    assert bodies(pending_at(ledger, one, 0, 10)) == all_of(batch)
 
     assert retire(files, batch.segment, batch.position)
     assert segment_numbers(files) == []
     assert archived_path(files, batch.segment).exists()
 
-    assert bodies(ledger.pending(one, 0, 10)) == all_of(batch)
+    assert bodies(pending_at(ledger, one, 0, 10)) == all_of(batch)
     assert query(files, "SELECT count(*) FROM body") == 0
 
 
@@ -159,12 +160,12 @@ def test_what_waits_in_a_segment_that_is_gone_or_damaged_is_given_without_its_bo
     data[batch.entries[1].end - 3] ^= 4
     path.write_bytes(data)
 
-    first, second, third = ledger.pending(one, 0, 10)
+    first, second, third = pending_at(ledger, one, 0, 10)
     assert (first.body, second.body, third.body) == (all_of(batch)[0], None, all_of(batch)[2])
 
     ledger.bodies.close()
     path.unlink()
-    assert bodies(ledger.pending(one, 0, 10)) == [None, None, None]
+    assert bodies(pending_at(ledger, one, 0, 10)) == [None, None, None]
 
 
 def test_what_is_given_at_once_is_bounded_in_bytes_but_for_the_first(
@@ -173,8 +174,8 @@ def test_what_is_given_at_once_is_bounded_in_bytes_but_for_the_first(
     one = ledger.register(["trove"], OPEN)["trove"]
     ledger.take_in(appended(files, "a", "b", "c", size=1000), [one])
 
-    assert len(ledger.pending(one, 0, 10, most_bytes=1)) == 1
-    assert len(ledger.pending(one, 0, 10, most_bytes=2500)) == 2
+    assert len(pending_at(ledger, one, 0, 10, most_bytes=1)) == 1
+    assert len(pending_at(ledger, one, 0, 10, most_bytes=2500)) == 2
 
 
 def test_a_relay_killed_while_it_takes_events_in_loses_and_doubles_none(
@@ -208,7 +209,7 @@ def test_a_relay_killed_while_it_takes_events_in_loses_and_doubles_none(
 
     ledger = Ledger(files)
     one = ledger.register(["trove"], OPEN)["trove"]
-    assert bodies(ledger.pending(one, 0, 10_000)) == expected
+    assert bodies(pending_at(ledger, one, 0, 10_000)) == expected
     assert killed > 3
     ledger.close()
 
@@ -219,7 +220,7 @@ def test_a_relay_killed_while_it_takes_events_in_loses_and_doubles_none(
 def test_a_delivery_ends_once_and_counts_once(files: OutboxFiles, ledger: Ledger) -> None:
     ids = ledger.register(["trove", "datadog"], OPEN)
     ledger.take_in(appended(files, "a", "b"), list(ids.values()))
-    first, second = (one.event for one in ledger.pending(ids["trove"], 0, 10))
+    first, second = (one.event for one in pending_at(ledger, ids["trove"], 0, 10))
 
     ledger.end([Ended(ids["trove"], first, DELIVERED, 1, answer="201")], at=1.0)
     ledger.end([Ended(ids["trove"], first, DEAD, 2, answer="400")], at=2.0)
@@ -229,7 +230,7 @@ def test_a_delivery_ends_once_and_counts_once(files: OutboxFiles, ledger: Ledger
     trove = next(one for one in read_status(files).destinations if one.name == "trove")
     assert (trove.pending, trove.delivered, trove.dead) == (0, 1, 1)
     assert query(files, "SELECT attempts, ended_at, answer FROM delivery WHERE state = 1") == (1, 1.0, "201")
-    assert [one.event for one in ledger.pending(ids["datadog"], 0, 10)] == [first, second]
+    assert [one.event for one in pending_at(ledger, ids["datadog"], 0, 10)] == [first, second]
     assert not ledger.is_empty()
 
 
@@ -238,7 +239,7 @@ def test_what_is_written_in_one_transaction_is_written_together_or_not_at_all(
 ) -> None:
     one = ledger.register(["trove"], OPEN)["trove"]
     ledger.take_in(appended(files, "a"), [one])
-    number = ledger.pending(one, 0, 1)[0].event
+    number = pending_at(ledger, one, 0, 1)[0].event
 
     def fail() -> None:
         with ledger.transaction():
@@ -272,11 +273,11 @@ def test_a_destination_left_out_keeps_what_waits_and_gets_no_more_until_it_is_na
 
     fewer = ledger.register(["trove"], OPEN)
     ledger.take_in(appended(files, "b"), list(fewer.values()))
-    ledger.end([Ended(ids["trove"], one.event, DELIVERED, 1) for one in ledger.pending(1, 0, 9)], 1.0)
+    ledger.end([Ended(ids["trove"], one.event, DELIVERED, 1) for one in pending_at(ledger, 1, 0, 9)], 1.0)
 
     assert ledger.is_empty()
     assert ledger.register(["trove", "datadog"], OPEN) == ids
-    assert bodies(ledger.pending(ids["datadog"], 0, 10)) == all_of(before)
+    assert bodies(pending_at(ledger, ids["datadog"], 0, 10)) == all_of(before)
     assert not ledger.is_empty()
 
 
@@ -285,7 +286,7 @@ def test_a_delivery_that_another_destination_took_counts_there_and_waits_nowhere
 ) -> None:
     first, second = ledger.register(["first", "second"], OPEN).values()
     ledger.take_in(appended(files, "a", "b", "c"), [first])
-    one, two, three = (each.event for each in ledger.pending(first, 0, 10))
+    one, two, three = (each.event for each in pending_at(ledger, first, 0, 10))
     # As after a replay: the second has had one of them before, which was dead.
     ledger.take_in(appended(files, "d"), [first, second])
     ledger.end([Ended(second, 4, DEAD, 1)], 1.0)
@@ -313,12 +314,36 @@ def test_a_failed_try_is_written_down_until_the_delivery_has_ended(
     ledger.take_in(appended(files, "a"), [one])
 
     ledger.tried([Tried(one, 1, 3, 2, 5.0, 6.0, 503, "503 busy")])
-    (waits,) = ledger.pending(one, 0, 10)
+    (waits,) = pending_at(ledger, one, 0, 10)
     assert (waits.attempts, waits.charged, waits.first_at, waits.charged_at) == (3, 2, 5.0, 6.0)
 
     ledger.end([Ended(one, 1, DELIVERED, 4, 5.0, 201)], 7.0)
     ledger.tried([Tried(one, 1, 9, 9, 9.0, 9.0, 500, "late")])
     assert query(files, "SELECT attempts, first_at, ended_at, status FROM delivery") == (4, 5.0, 7.0, 201)
+
+
+@pytest.mark.parametrize(("state", "attempts"), [(DEAD, 1), (DEAD, 3), (DELIVERED, 2)])
+def test_deliveries_that_end_alike_have_each_their_own_first_time(
+    files: OutboxFiles, ledger: Ledger, state: DeliveryState, attempts: int
+) -> None:
+    one = ledger.register(["trove"], OPEN)["trove"]
+    ledger.take_in(appended(files, "a", "b", "c"), [one])
+    ledger.tried([Tried(one, 3, 1, 0, 5.0, None, 503, "503 busy")])
+
+    ledger.end([Ended(one, event, state, attempts, 10.0 - event, 400) for event in (1, 2, 3)], 20.0)
+
+    assert query(files, "SELECT group_concat(first_at, ' ' ORDER BY event) FROM delivery") == "9.0 8.0 5.0"
+
+
+def test_deliveries_taken_at_the_first_try_share_the_time_of_the_first(
+    files: OutboxFiles, ledger: Ledger
+) -> None:
+    one = ledger.register(["trove"], OPEN)["trove"]
+    ledger.take_in(appended(files, "a", "b", "c"), [one])
+
+    ledger.end([Ended(one, event, DELIVERED, 1, 10.0 - event, 201) for event in (1, 2, 3)], 20.0)
+
+    assert query(files, "SELECT group_concat(first_at, ' ') FROM delivery") == "7.0 7.0 7.0"
 
 
 # The file
@@ -381,7 +406,7 @@ def test_what_a_ledger_holds_is_there_when_it_is_opened_again(files: OutboxFiles
     again = Ledger(files)
     assert again.register(["trove"], OPEN)["trove"] == one
     assert again.position(batch.segment) == batch.position
-    assert bodies(again.pending(one, 0, 10)) == all_of(batch)
+    assert bodies(pending_at(again, one, 0, 10)) == all_of(batch)
     again.close()
 
 
@@ -428,7 +453,7 @@ def test_a_ledger_with_a_damaged_page_says_so(files: OutboxFiles) -> None:
 
     damaged = Ledger(files)
     with pytest.raises(OutboxDamaged, match="saves what can be read of it"):
-        damaged.pending(one, 0, 1000)
+        pending_at(damaged, one, 0, 1000)
     damaged.close()
 
 
@@ -464,11 +489,11 @@ def test_a_ledger_on_a_full_disk_refuses_to_write_and_goes_on_when_there_is_spac
         with pytest.raises(OutboxUnavailable, match="free some space on that disk"):
             ledger.take_in(second, [one])
         assert ledger.position(second.segment) == first.position
-        assert bodies(ledger.pending(one, 0, 100)) == all_of(first)
+        assert bodies(pending_at(ledger, one, 0, 100)) == all_of(first)
 
         filler.unlink()
         ledger.take_in(second, [one])
-        assert bodies(ledger.pending(one, 0, 100)) == all_of(first) + all_of(second)
+        assert bodies(pending_at(ledger, one, 0, 100)) == all_of(first) + all_of(second)
         ledger.close()
 
 
@@ -511,7 +536,7 @@ def test_a_long_reader_sees_one_instant_and_holds_nobody_up(
         until(reports.read)
         for name in "bcdef":
             ledger.take_in(appended(files, name), [one])
-        ledger.end([Ended(one, each.event, DELIVERED, 1) for each in ledger.pending(one, 0, 10)], 1.0)
+        ledger.end([Ended(one, each.event, DELIVERED, 1) for each in pending_at(ledger, one, 0, 10)], 1.0)
         os.write(writing, b"x")
         assert reader.end() == 0
 

@@ -14,9 +14,9 @@ from unittest import mock
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from tests.support_outbox import event
+from tests.support_outbox import event, pending_at
 
-from keepline.outbox import pruning
+from keepline.outbox import finished, pruning
 from keepline.outbox.commands import Command, Discard, Replay, to_json
 from keepline.outbox.delivery import DeliveryState, Ended, Pending, Tried
 from keepline.outbox.files import OutboxFiles
@@ -64,7 +64,7 @@ class Outbox(RuleBasedStateMachine):
         self.patches = [
             mock.patch.object(inbound, "_BATCH", 3),
             mock.patch.object(pruning, "_STEP", 2),
-            mock.patch.object(pruning, "_SMALL", 500),
+            mock.patch.object(finished, "_SMALL", 500),
         ]
         for patch in self.patches:
             patch.start()
@@ -155,7 +155,7 @@ class Outbox(RuleBasedStateMachine):
         self._configure()
 
     def _claim(self, name: str, many: int) -> list[Pending]:
-        found = self.ledger.pending(self.ids[name], 0, many)
+        found = pending_at(self.ledger, self.ids[name], 0, many)
         assert [one.event for one in found] == self.model.of(name, PENDING)[: len(found)]
         for one in found:
             appended = self.model.names[one.event]

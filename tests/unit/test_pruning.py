@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,14 @@ from tests.support_outbox import (
     child,
     close_producers,
     event,
+    pending_at,
     producer,
     query,
     take_all_in,
     until,
 )
 
-from keepline.outbox import pruning
+from keepline.outbox import finished, pruning
 from keepline.outbox.archive import archived_numbers, archived_path
 from keepline.outbox.check import damage_in
 from keepline.outbox.delivery import DeliveryState, Ended
@@ -25,6 +27,9 @@ from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.pruning import Pruning
 from keepline.outbox.repair import open_repaired
+from keepline.relay import pruner
+from keepline.relay.pruner import Pruner
+from keepline.tuning import Tuning
 
 DELIVERED, DEAD = DeliveryState.DELIVERED, DeliveryState.DEAD
 SEGMENT = 4000
@@ -56,7 +61,7 @@ def archive_of(files: OutboxFiles, ledger: Ledger, events: int, *names: str) -> 
 
 
 def end_all(ledger: Ledger, destination: int, *, but: set[int] | frozenset[int] = frozenset()) -> None:
-    waiting = ledger.pending(destination, 0, 10_000, most_bytes=1 << 30)
+    waiting = pending_at(ledger, destination, 0, 10_000, most_bytes=1 << 30)
     ledger.end([Ended(destination, one.event, DELIVERED, 1) for one in waiting if one.event not in but], 1e9)
 
 
@@ -89,7 +94,7 @@ def test_segments_whose_events_ended_long_ago_go_and_the_ledger_forgets_them(
 def test_what_ended_lately_and_young_segments_stay(files: OutboxFiles, ledger: Ledger) -> None:
     (one,) = archive_of(files, ledger, 40, "trove")
     before = archived_numbers(files)
-    waiting = ledger.pending(one, 0, 100)
+    waiting = pending_at(ledger, one, 0, 100)
     ledger.end([Ended(one, each.event, DELIVERED, 1) for each in waiting], time.time())
 
     prune(files, ledger, before=time.time() - 100)
@@ -109,7 +114,7 @@ def test_where_space_is_short_whatever_has_ended_goes(files: OutboxFiles, ledger
     prune(files, ledger, before=0.0, pressed=True)
 
     assert archived_numbers(files) == []
-    assert [each.event for each in ledger.pending(one, 0, 10)] == [35]
+    assert [each.event for each in pending_at(ledger, one, 0, 10)] == [35]
 
 
 def test_a_dead_letter_and_a_straggler_keep_their_bodies_when_their_segment_goes(
@@ -125,7 +130,7 @@ def test_a_dead_letter_and_a_straggler_keep_their_bodies_when_their_segment_goes
     prune(files, ledger)
 
     assert archived_numbers(files) == []
-    found = ledger.pending(datadog, 0, 10)
+    found = pending_at(ledger, datadog, 0, 10)
     assert [(one.event, one.body) for one in found] == [
         (5, event("4", size=500).body),
         (12, event("11", size=500).body),
@@ -141,7 +146,7 @@ def test_a_dead_letter_and_a_straggler_keep_their_bodies_when_their_segment_goes
 def test_a_segment_with_much_that_waits_stays_until_it_has_ended(
     files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pruning, "_SMALL", 0)
+    monkeypatch.setattr(finished, "_SMALL", 0)
     (one,) = archive_of(files, ledger, 40, "trove")
     archived = archived_numbers(files)
     kept = {1, 2, 3}
@@ -154,6 +159,113 @@ def test_a_segment_with_much_that_waits_stays_until_it_has_ended(
     end_all(ledger, one)
     prune(files, ledger)
     assert archived_numbers(files) == []
+
+
+def statements(ledger: Ledger, action: Callable[[], object]) -> list[str]:
+    """What an action asks of the ledger."""
+    asked: list[str] = []
+
+    def note(cursor: object, sql: str, bindings: object) -> bool:
+        asked.append(sql)
+        return True
+
+    ledger.db.exec_trace = note
+    try:
+        action()
+    finally:
+        ledger.db.exec_trace = None
+    return asked
+
+
+def test_a_step_looks_at_one_segment_and_no_further_than_it_has_to(
+    files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finished, "_SMALL", 0)
+    archive_of(files, ledger, 60)
+    one = Pruning(files, ledger)
+    one.begin()
+
+    for _ in archived_numbers(files):
+        asked = statements(ledger, lambda: one.step(LATER, pressed=True))
+        assert sum("delivery_pending" in sql for sql in asked) == 1
+        assert not any("ORDER BY" in sql or "UNION SELECT" in sql for sql in asked)
+    assert not one.step(LATER, pressed=True)
+    assert one.deleted == 0
+
+
+def test_what_keeps_a_segment_is_remembered_until_it_has_ended_or_for_a_time(
+    files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finished, "_SMALL", 0)
+    (trove,) = archive_of(files, ledger, 60, "trove")
+    archived = archived_numbers(files)
+    one = Pruning(files, ledger)
+
+    def looked_at() -> int:
+        def go_round() -> None:
+            one.begin()
+            while one.step(LATER, pressed=True):
+                pass
+
+        return sum("delivery_pending" in sql and "UNION ALL" in sql for sql in statements(ledger, go_round))
+
+    assert looked_at() == len(archived)
+    assert looked_at() == 0
+    first = query(files, f"SELECT last_event FROM mark WHERE segment = {archived[0]}")
+    end_all(ledger, trove, but=set(range(int(str(first)) + 1, 100)))
+    assert looked_at() == 1
+    assert archived_numbers(files) == archived[1:]
+    monkeypatch.setattr(finished, "_LOOK_AGAIN", 0.0)
+    assert looked_at() == len(archived) - 1
+
+
+def pruner_of(files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Pruner:
+    """One of an outbox that is full by its bound."""
+    monkeypatch.setattr(finished, "_SMALL", 0)
+    return Pruner(files, ledger, replace(Tuning(), max_bytes=1))
+
+
+def test_after_a_step_that_only_looked_deliveries_have_the_relay_to_themselves(
+    files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruner, "_PAUSE", 1e6)
+    archive_of(files, ledger, 60)
+    one = pruner_of(files, ledger, monkeypatch)
+
+    pause = one.look()
+    assert pause is not None
+    assert pause > 1.0
+    again: list[float | None] = []
+    assert statements(ledger, lambda: again.append(one.look())) == []
+    assert again[0] is not None
+    assert 0.0 < again[0] <= pause
+
+
+def test_steps_that_delete_follow_one_another_and_rounds_that_find_nothing_shrink_nothing(
+    files: OutboxFiles, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruner, "_PAUSE", 0)
+    monkeypatch.setattr(pruner, "_LOOK_EVERY", 0)
+    trove, datadog = archive_of(files, ledger, 60)
+    end_all(ledger, trove)
+    one = pruner_of(files, ledger, monkeypatch)
+    log = files.ledger.with_name("ledger.db-wal")
+
+    while one.look() is not None:
+        pass
+    assert len(archived_numbers(files)) > 4
+    assert log.stat().st_size > 0
+    end_all(ledger, datadog)
+    monkeypatch.setattr(pruner, "_PAUSE", 1e6)
+    while archived_numbers(files):
+        pause = one.look()
+        # Up to the look at the next one.
+        while pause == 0.0:
+            pause = one.look()
+        monkeypatch.setattr(one, "_next_step", 0.0)
+    while one.look() is not None:
+        monkeypatch.setattr(one, "_next_step", 0.0)
+    assert log.stat().st_size == 0
 
 
 def test_events_of_a_forgotten_destination_hold_nothing(files: OutboxFiles, ledger: Ledger) -> None:
@@ -250,7 +362,7 @@ def test_a_relay_killed_at_any_instant_of_pruning_leaves_nothing_dangling(
         looked_at = open_repaired(files)
         assert damage_in(files, looked_at.db) is None
         assert not files.damaged.exists()
-        waiting = looked_at.pending(datadog, 0, 10)
+        waiting = pending_at(looked_at, datadog, 0, 10)
         assert [(one.event, one.body) for one in waiting] == [(9, event("8", size=500).body)]
         letters = (
             "SELECT id, segment, position, length FROM event JOIN delivery ON event = id WHERE state = 2"

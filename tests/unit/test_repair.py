@@ -10,11 +10,21 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.support_outbox import child, close_producers, event, fill, producer, query, small_disk, take_all_in
+from tests.support_outbox import (
+    child,
+    close_producers,
+    event,
+    fill,
+    pending_at,
+    producer,
+    query,
+    small_disk,
+    take_all_in,
+)
 
 from keepline.errors import OutboxDamaged, OutboxUnavailable
 from keepline.outbox import repair
-from keepline.outbox.archive import archived_numbers
+from keepline.outbox.archive import archived_numbers, archived_path
 from keepline.outbox.batch import read
 from keepline.outbox.check import damage_in
 from keepline.outbox.commands import Discard, Replay
@@ -54,13 +64,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OutboxFiles]:
         appender.append(event(name, size=300))
     take_all_in(files, ledger, ids, segment_bytes=SEGMENT)
     for one in ids:
-        waiting = ledger.pending(one, 0, 100)
+        waiting = pending_at(ledger, one, 0, 100)
         ledger.end([Ended(one, each.event, DELIVERED, 1, 1.0, 201) for each in waiting[5:]], 2.0)
         ledger.end([Ended(one, each.event, DEAD, 1, 1.0, 400, "400 bad") for each in waiting[:5]], 2.0)
     ledger.checkpoint()
     # These stand in the log alone.
     for one in ids:
-        waiting = ledger.pending(one, 0, 50)
+        waiting = pending_at(ledger, one, 0, 50)
         ledger.end([Ended(one, each.event, DELIVERED, 1, 1.0, 201) for each in waiting], 2.0)
     for name in NAMES[-20:-10]:
         appender.append(event(name, size=300))
@@ -104,7 +114,7 @@ def _deliver(files: OutboxFiles, ledger: Ledger, ids: dict[str, int]) -> dict[st
         pass
     for ident in ids.values():
         after = 0
-        while waiting := ledger.pending(ident, after, 64):
+        while waiting := pending_at(ledger, ident, after, 64):
             after = waiting[-1].event
             ended = [
                 Ended(ident, one.event, DEAD if one.body is None else DELIVERED, one.attempts + 1)
@@ -345,6 +355,18 @@ def test_a_damaged_ledger_is_set_aside_as_it_was_and_the_log_says_where_and_what
     assert len(ledgers(broken)) == 2
 
 
+def test_only_the_last_few_damaged_ledgers_are_kept(
+    broken: OutboxFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(5):
+        broken.ledger.write_bytes(b"no database: %d" % number)
+        open_repaired(broken).close()
+
+    kept = {(folder / "ledger.db").read_bytes() for folder in ledgers(broken)}
+    assert kept == {b"no database: %d" % number for number in (2, 3, 4)}
+    assert caplog.text.count("deleted the damaged ledger in ") == 2
+
+
 def test_events_found_again_stand_where_they_were_appended(broken: OutboxFiles) -> None:
     zero_pages(broken, random.Random(3))
     ledger = open_repaired(broken)
@@ -371,13 +393,13 @@ def test_bodies_whose_segments_are_gone_outlive_a_repair(files: OutboxFiles) -> 
     while pruning.step(time.time() + 100, pressed=True):
         pass
     assert len(archived_numbers(files)) < 2
-    expected = [one.body for one in ledger.pending(one, 0, 10)]
+    expected = [one.body for one in pending_at(ledger, one, 0, 10)]
     ledger.close()
     files.suspect.touch()
 
     ledger = open_repaired(files)
 
-    assert [one.body for one in ledger.pending(one, 0, 10)] == expected
+    assert [one.body for one in pending_at(ledger, one, 0, 10)] == expected
     body = "SELECT body FROM body JOIN delivery ON delivery.event = body.event WHERE state = 2"
     assert query(files, body) == event("b", size=300).body
     ledger.close()
@@ -444,7 +466,7 @@ def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
 
 
 def test_a_ledger_older_than_the_archive_takes_the_rest_of_it_in_and_becomes_another(
-    made: OutboxFiles, broken: OutboxFiles
+    made: OutboxFiles, broken: OutboxFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
     # As a power cut leaves it that takes the last writes to the ledger and not the rename.
     identity = query(broken, "SELECT identity FROM ledger")
@@ -465,7 +487,27 @@ def test_a_ledger_older_than_the_archive_takes_the_rest_of_it_in_and_becomes_ano
 
     assert ledgers(broken) == []
     assert query(broken, "SELECT identity FROM ledger") != identity
+    assert "is younger than the archive beside it, or has lost its last words: takes in 1 seg" in caplog.text
     assert query(made, "SELECT identity FROM ledger") == identity
+
+
+def test_an_archive_that_has_no_more_than_the_ledger_knows_is_no_matter_for_the_log(
+    files: OutboxFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    appender = producer(files, segment_bytes=1000)
+    for name in "abcdef":
+        appender.append(event(name, size=300))
+    ledger = Ledger(files)
+    one = ledger.register(["trove"], "open")["trove"]
+    take_all_in(files, ledger, [one], segment_bytes=1000)
+    path = archived_path(files, archived_numbers(files)[0])
+    path.chmod(0o600)
+    with path.open("ab") as file:
+        file.write(b"torn by a killed process")
+
+    assert Inbound(files, ledger, Tuning(), [one]).take_in() is None
+    assert caplog.text == ""
+    ledger.close()
 
 
 def test_commands_that_mean_the_old_ledgers_events_are_ignored_and_the_log_says_so(

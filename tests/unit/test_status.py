@@ -7,7 +7,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.support_outbox import close_producers, event, producer
+from tests.support_outbox import close_producers, event, pending_at, producer
 
 from keepline.errors import OutboxDamaged, OutboxUnavailable
 from keepline.outbox import refusals, status
@@ -89,7 +89,7 @@ def test_a_destination_shows_what_is_pending_delivered_and_dead(files: OutboxFil
     for name in "abc":
         producer(files).append(event(name))
     take_all_in(files, ledger, list(ids.values()))
-    first, second, _ = (one.event for one in ledger.pending(ids["trove"], 0, 3))
+    first, second, _ = (one.event for one in pending_at(ledger, ids["trove"], 0, 3))
     ledger.end(
         [
             Ended(ids["trove"], first, DeliveryState.DELIVERED, 1, status=201),
@@ -276,7 +276,7 @@ def test_an_event_counts_at_every_instant_while_it_goes_from_the_journal_into_th
     thread.join()
 
     assert failed == []
-    assert taken == appended == len(ledger.pending(ids[0], 0, 2000))
+    assert taken == appended == len(pending_at(ledger, ids[0], 0, 2000))
     ledger.close()
 
 
@@ -294,7 +294,7 @@ def test_events_of_segments_that_vanish_under_every_look_still_count(
         ledger_seen = look(files, [])
         take_all_in(files, ledger, ids)
         assert retire_all(files, ledger.position, timeout=1, then=lambda: None)
-        for one in ledger.pending(ids[0], 0, 10):
+        for one in pending_at(ledger, ids[0], 0, 10):
             ledger.end([Ended(ids[0], one.event, DeliveryState.DELIVERED, 1, status=201)], time.time())
         appender.append(event("b"))
         return ledger_seen

@@ -6,7 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from keepline.outbox.files import OutboxFiles, open_private, unavailable
+from keepline.outbox.files import OutboxFiles, open_private, sync, unavailable
+from keepline.outbox.owned import OwnedFile
 from keepline.outbox.segments import SEALED, numbers_in, segment_name, segment_path
 
 
@@ -32,6 +33,27 @@ def archived_path(files: OutboxFiles, number: int) -> Path:
     return files.archive / segment_name(number)
 
 
+def find_segment(files: OutboxFiles, number: int) -> OwnedFile | None:
+    """Open a segment to read, wherever it is; ``None`` where it is gone.
+
+    Args:
+        files: the outbox.
+        number: the segment.
+
+    Raises:
+        OutboxUnavailable: it can't be opened.
+    """
+    # In this order: it can be archived between the two looks, and never comes back.
+    for path in (segment_path(files, number), archived_path(files, number)):
+        try:
+            return OwnedFile(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise unavailable("open", path, error) from error
+    return None
+
+
 def archive(files: OutboxFiles, number: int) -> None:
     """Seal a segment and move it out of the journal. Only with its exclusive lock in hand.
 
@@ -52,14 +74,6 @@ def archive(files: OutboxFiles, number: int) -> None:
         return
     except OSError as error:
         raise unavailable("archive", path, error) from error
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def delete(files: OutboxFiles, number: int) -> None:
@@ -84,7 +98,7 @@ def delete(files: OutboxFiles, number: int) -> None:
         finally:
             os.close(fd)
         # If a power cut brought it back, what is forgotten of it by then would be taken in anew.
-        _sync(files.archive)
+        sync(files.archive)
     except FileNotFoundError:
         return
     except OSError as error:

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from keepline.errors import OutboxDamaged
-from keepline.outbox.archive import archived_path
+from keepline.outbox.archive import find_segment
 from keepline.outbox.files import OutboxFiles, unavailable
 from keepline.outbox.owned import OwnedFile
 from keepline.outbox.record import MAX_RECORD_BYTES, body_of
-from keepline.outbox.segments import segment_path
 
 _MOST_OPEN = 4
 _STRETCH_BYTES = 1024 * 1024
@@ -89,7 +88,7 @@ class Bodies:
             self._open.popitem()[1].close()
 
     def _bytes(self, segment: int, begin: int, length: int) -> memoryview:
-        file = self._open.pop(segment, None) or self._find(segment)
+        file = self._open.pop(segment, None) or find_segment(self._files, segment)
         if file is None:
             return memoryview(b"")
         # The one that was used last stands last.
@@ -100,17 +99,6 @@ class Bodies:
             return memoryview(os.pread(file.fd, length, begin))
         except OSError as error:
             raise unavailable("read", file.path, error) from error
-
-    def _find(self, segment: int) -> OwnedFile | None:
-        # It may be archived between the two looks, and never comes back.
-        for path in (segment_path(self._files, segment), archived_path(self._files, segment)):
-            try:
-                return OwnedFile(path, os.O_RDONLY)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise unavailable("open", path, error) from error
-        return None
 
 
 def _stretches(places: Sequence[tuple[int, int, int]]) -> Iterator[tuple[int, list[tuple[int, int]]]]:

@@ -125,6 +125,22 @@ def open_private(path: Path, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
+def sync(path: Path) -> None:
+    """Bring what is in a file, or which names are in a folder, to the disk.
+
+    Args:
+        path: the file or folder.
+
+    Raises:
+        OSError: as ``open(2)`` or ``fsync(2)`` says.
+    """
+    fd = open_private(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def try_lock(fd: int, *, shared: bool = False) -> bool:
     """Take a lock if it can be had at once.
 

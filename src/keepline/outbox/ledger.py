@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import apsw
-
-from keepline.errors import OutboxDamaged, OutboxLocked
+from keepline.errors import OutboxLocked
 from keepline.outbox.batch import Batch
-from keepline.outbox.bodies import Bodies, is_possible
 from keepline.outbox.delivery import DeliveryState, Ended, Pending, Tried
-from keepline.outbox.files import OutboxFiles
+from keepline.outbox.ledger_file import LedgerFile, whole
 from keepline.outbox.record import Entry
-from keepline.outbox.sqlite import SOMETHING_PENDING, open_for_writing, translated
-from keepline.outbox.transaction import transaction
-
-_PENDING_BYTES = 8 * 1024 * 1024
-_PENDING = (
-    "SELECT event.id, run_key, attempts, charged, first_at, charged_at, segment, position, length, "
-    "CASE WHEN segment IS NULL THEN (SELECT body FROM body WHERE body.event = event.id) END "
-    "FROM delivery JOIN event ON event.id = delivery.event "
-    "WHERE destination = ? AND state = 0 AND delivery.event > ? ORDER BY delivery.event LIMIT ?"
-)
+from keepline.outbox.sqlite import SOMETHING_PENDING
 
 
-class Ledger:
+class Ledger(LedgerFile):
     """The ledger, open for writing. Only the holder of the relay's lock may open it.
 
     Should a second process do so all the same, nothing is damaged: SQLite lets one write at a time, an event
@@ -37,70 +24,12 @@ class Ledger:
     Each method raises ``OutboxUnavailable`` when the file can't be read or written, ``OutboxLocked`` when
     another process keeps it locked, ``OutboxDamaged`` when what it holds makes no sense. What raises has
     written nothing, and the ledger can be used again once the cause is gone.
-
-    Args:
-        files: the outbox.
-        power: whether what was written outlives a power cut too; each transaction then waits for the disk.
-
-    Raises:
-        OutboxUnavailable: the file can't be opened or written.
-        OutboxLocked: another process holds it.
-        OutboxDamaged: it isn't a ledger, or a newer one.
     """
-
-    def __init__(self, files: OutboxFiles, *, power: bool = False) -> None:
-        self._files = files
-        self._path = files.ledger
-        self.bodies = Bodies(files)
-        self.db: apsw.Connection = open_for_writing(files, power=power)
-
-    def close(self) -> None:
-        """Write the log back into the file, and close it."""
-        self.bodies.close()
-        with translated("close", self._path):
-            self.db.close()
-
-    def checkpoint(self) -> None:
-        """Write the log back into the file, through to the disk."""
-        with self.using("write"):
-            self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-
-    def shrink(self) -> None:
-        """Give free pages back to the disk, and what the log has grown to."""
-        with translated("write", self._path):
-            self.db.execute("PRAGMA incremental_vacuum").fetchall()
-            # Waits for readers, which are done soon, and lets it be where they aren't.
-            with suppress(apsw.BusyError):
-                self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-
-    @contextmanager
-    def using(self, operation: str) -> Iterator[None]:
-        """Errors of SQLite inside it become Keepline's, and damage is left to the next relay to repair.
-
-        Args:
-            operation: what is tried, in words.
-        """
-        try:
-            with translated(operation, self._path):
-                yield
-        except OutboxDamaged as error:
-            # Tables that aren't ours show at every opening.
-            if not isinstance(error.__cause__, apsw.SQLError):
-                with suppress(OSError):
-                    self._files.suspect.write_text(f"{error}\n")
-            raise
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """What is written inside it is written together or not at all."""
-        with self.using("write"), transaction(self.db):
-            yield
 
     def position(self, segment: int) -> int:
         """Up to where a segment has been taken in, bytes."""
         with self.using("read"):
-            value = self.db.execute("SELECT position FROM mark WHERE segment = ?", (segment,)).get
-        return int(value or 0)
+            return whole(self.db.execute("SELECT position FROM mark WHERE segment = ?", (segment,)).get)
 
     def renew(self) -> None:
         """Become another ledger to whoever knows ids of events: they may come to mean others."""
@@ -149,8 +78,7 @@ class Ledger:
 
     def _insert(self, segment: int, events: Sequence[Entry]) -> int:
         """Insert events, and give the id of the first; the others' follow it without a gap."""
-        found = self.db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").get
-        first = int(found or 0) + 1
+        first = whole(self.db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").get) + 1
         self.db.executemany(
             "INSERT INTO event (id, segment, position, length, appended_at, event_type, run_key, "
             "job_namespace, job_name) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -217,34 +145,6 @@ class Ledger:
                 (answer, at, destination),
             )
 
-    def pending(
-        self, destination: int, after: int, limit: int, most_bytes: int = _PENDING_BYTES
-    ) -> list[Pending]:
-        """What waits for a destination, in the order of appending.
-
-        Args:
-            destination: its id.
-            after: only events with a greater id.
-            limit: most rows.
-            most_bytes: most bytes of bodies, but for the first; what would go beyond waits for the next call.
-        """
-        found: list[tuple[Any, ...]] = []
-        with self.using("read"):
-            rows = self.db.execute(_PENDING, (destination, after, limit))
-            left = most_bytes
-            for row in cast("Iterator[tuple[Any, ...]]", rows):
-                left -= _size_of(row)
-                if left < 0 and found:
-                    break
-                found.append(row)
-            # A row that is left lying would keep the log from being written back.
-            rows.close()
-        bodies = iter(self.bodies.read([row[6:9] for row in found if row[6] is not None]))
-        return [
-            Pending(event, run_key, body if segment is None else next(bodies), *tries)
-            for event, run_key, *tries, segment, _, _, body in found
-        ]
-
     def tried(self, tried: Sequence[Tried]) -> None:
         """Write down tries that failed, all or nothing; a delivery that has ended stays as it was.
 
@@ -277,10 +177,13 @@ class Ledger:
             for one in ended:
                 if one.taken_by not in (None, one.destination):
                     one = self._hand_over(one, one.taken_by)
-                key = (one.state, one.attempts, one.status, one.answer, one.destination)
+                at_first = one.state is DeliveryState.DELIVERED and one.attempts <= 1
+                first_at = None if at_first else one.first_at
+                key = (one.state, one.attempts, one.status, one.answer, one.destination, first_at)
                 alike.setdefault(key, []).append(one)
-            for (state, attempts, status, answer, destination), ends in alike.items():
-                first_at = ends[0].first_at if attempts <= 1 else None
+            for (state, attempts, status, answer, destination, _), ends in alike.items():
+                # Those that were taken at the first try share the time of the first of them.
+                first_at = min((one.first_at for one in ends if one.first_at is not None), default=None)
                 events = json.dumps([one.event for one in ends])
                 self.db.execute(
                     "UPDATE delivery SET state = ?, attempts = ?, status = ?, answer = ?, ended_at = ?, "
@@ -341,20 +244,3 @@ class Ledger:
         with self.using("read"):
             found = self.db.execute(SOMETHING_PENDING).get
         return found is None
-
-
-def _size_of(row: tuple[Any, ...]) -> int:
-    """The bytes of what waits, whose row is what we write."""
-    event, run_key, attempts, charged, first_at, charged_at, *place, body = row
-    try:
-        sound = type(run_key) is str and attempts >= 0 <= charged
-        sound = sound and (first_at or 0.0) >= 0.0 <= (charged_at or 0.0)
-        if place[0] is None:
-            size = len(body or b"")
-        else:
-            sound, size = sound and is_possible(*place), place[2]
-    except TypeError:
-        sound = False
-    if not sound:
-        raise OutboxDamaged(f"the row of event {event} in the ledger isn't one; the next relay repairs it")
-    return int(size)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
-from keepline.outbox.archive import archived_numbers, archived_path, delete
+from keepline.outbox.archive import archived_numbers, delete
 from keepline.outbox.bodies import Place
-from keepline.outbox.files import OutboxFiles, unavailable
+from keepline.outbox.files import OutboxFiles
+from keepline.outbox.finished import Finished, stretch_of
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.segments import segment_numbers
 
 _STEP = 1000
 _SPARE_PAGES = 4096
 _VACUUM_PAGES = 1024
-# What of a segment isn't finished and is copied into the ledger, so that the segment can go: this part of its
-# bytes, or so many where it is small, and no more events than these.
-_STRAGGLERS = 1 / 8
-_SMALL = 256 * 1024
-_MOST_STRAGGLERS = 5000
+# Of segments that are known to stay, so many are passed over at a time.
+_PASSED = 32
 
 # The events of a stretch of ids with a delivery that waits or is dead; out of the indexes of just those.
 _UNFINISHED = """
@@ -29,11 +27,7 @@ _UNFINISHED = """
 """
 _UNFINISHED_OF_SEGMENT = (
     "SELECT id, position, length FROM event "  # noqa: S608 - of fixed parts
-    f"WHERE id IN ({_UNFINISHED}) AND segment = :segment ORDER BY position LIMIT :most"
-)
-_LAST_END = (
-    "SELECT max(ended_at) FROM destination CROSS JOIN delivery ON delivery.destination = destination.id "
-    "WHERE event BETWEEN :first AND :last"
+    f"WHERE id IN ({_UNFINISHED}) AND segment = :segment ORDER BY position"
 )
 _EVENTS = "SELECT id FROM event WHERE id BETWEEN :first AND :last AND segment = :segment"
 _DELETE = (
@@ -67,8 +61,11 @@ class Pruning:
         self._segments: list[int] = []
         self._begun: int | None = None
         self._bodies_after = 0
-        # When the last event of a segment ended, where that kept it: so long nobody has to look at it again.
-        self._ended: dict[int, float] = {}
+        self._finished = Finished(files, ledger)
+        self.deleted = 0
+        """How many segments have gone."""
+        self.vacuumed = 0
+        """How often free pages were given back."""
 
     def begin(self) -> None:
         """Begin a round, with the oldest segment.
@@ -82,12 +79,12 @@ class Pruning:
         # Also those whose file is gone: a relay was killed between deleting it and writing that down.
         known = {number for (number,) in cast("list[tuple[int]]", marked)}.difference(journal)
         self._segments = sorted(known.union(archived_numbers(self._files)), reverse=True)
-        self._ended = {number: at for number, at in self._ended.items() if number in known}
+        self._finished.forget_all_but(known)
         self._begun = None
         self._bodies_after = 0
 
     def step(self, before: float, *, pressed: bool) -> bool:
-        """Delete a little of what ended before a time.
+        """Look at a segment, or delete a little of what ended before a time.
 
         Args:
             before: s since 1970.
@@ -104,57 +101,25 @@ class Pruning:
             return True
         if pressed:
             before = time.time()
-        while self._segments:
+        for _ in range(_PASSED):
+            if not self._segments:
+                return self._delete_bodies(before) or self._give_space_back(pressed=pressed)
             number = self._segments.pop()
             if number >= before * 1e9:
                 self._segments.clear()
-            elif self._may_go(number, before):
-                self._begun = number
-                return True
-        return self._delete_bodies(before) or self._give_space_back()
+            elif not self._finished.stays(number, before, pressed=pressed):
+                if self._finished.may_go(number, before, pressed=pressed):
+                    self._begun = number
+                break
+        return True
 
-    def _may_go(self, number: int, before: float) -> bool:
-        if self._ended.get(number, 0.0) >= before:
-            return False
-        stretch = self._stretch(number)
-        if stretch is None:
-            return False  # Not taken in.
-        try:
-            size = archived_path(self._files, number).stat().st_size
-        except FileNotFoundError:
-            return True
-        except OSError as error:
-            raise unavailable("look at", archived_path(self._files, number), error) from error
-        unfinished = self._unfinished(stretch)
-        if len(unfinished) > _MOST_STRAGGLERS:
-            return False
-        if sum(length for _, _, length in unfinished) > max(size * _STRAGGLERS, _SMALL):
-            return False
-        with self._ledger.using("read"):
-            self._ended[number] = float(self._ledger.db.execute(_LAST_END, stretch).get or 0.0)
-        return self._ended[number] < before
-
-    def _stretch(self, number: int) -> dict[str, Any] | None:
-        """The ids between which those of a segment's events lie."""
-        with self._ledger.using("read"):
-            found = self._ledger.db.execute(
-                "SELECT coalesce(first_event, 1), coalesce(last_event, 0) FROM mark WHERE segment = ?",
-                (number,),
-            ).get
-        if found is None:
-            return None
-        first, last = cast("tuple[int, int]", found)
-        return {"segment": number, "first": first, "last": last}
-
-    def _unfinished(self, stretch: dict[str, Any]) -> list[tuple[int, int, int]]:
-        with self._ledger.using("read"):
-            rows = self._ledger.db.execute(
-                _UNFINISHED_OF_SEGMENT, {**stretch, "most": _MOST_STRAGGLERS + 1}
-            ).fetchall()
-        return cast("list[tuple[int, int, int]]", rows)
+    @property
+    def deleting(self) -> bool:
+        """Whether a segment is under way that goes."""
+        return self._begun is not None
 
     def _delete_some(self, number: int) -> None:
-        stretch = self._stretch(number)
+        stretch = stretch_of(self._ledger, number)
         if stretch is not None and stretch["first"] <= stretch["last"]:
             stretch["last"] = min(stretch["first"] + _STEP - 1, stretch["last"])
             with self._ledger.transaction():
@@ -166,13 +131,14 @@ class Pruning:
         self._ledger.checkpoint()
         delete(self._files, number)
         self._ledger.bodies.forget(number)
-        self._ended.pop(number, None)
+        self.deleted += 1
         with self._ledger.transaction():
             self._ledger.db.execute("DELETE FROM mark WHERE segment = ?", (number,))
         self._begun = None
 
     def _rescue(self, stretch: dict[str, Any]) -> None:
-        kept = self._unfinished(stretch)
+        rows = self._ledger.db.execute(_UNFINISHED_OF_SEGMENT, stretch).fetchall()
+        kept = cast("list[tuple[int, int, int]]", rows)
         bodies = self._ledger.bodies.read(
             [Place(stretch["segment"], position, length) for _, position, length in kept]
         )
@@ -205,12 +171,16 @@ class Pruning:
             self._bodies_after = looked_at[-1][0]
         return len(looked_at) == _STEP
 
-    def _give_space_back(self) -> bool:
-        # Only what an outage left over: the pages of a usual day are wanted again tomorrow.
+    def _give_space_back(self, *, pressed: bool) -> bool:
+        # Only what an outage left over: the pages of a usual day are wanted again tomorrow. Nearly all where
+        # space is short.
         with self._ledger.using("write"):
             db = self._ledger.db
             free = int(db.pragma("freelist_count") or 0)
-            if free <= _SPARE_PAGES or free * 2 <= int(db.pragma("page_count") or 0):
+            pages = int(db.pragma("page_count") or 0)
+            most_free = pages // 8 if pressed else max(_SPARE_PAGES, pages // 2)
+            if free <= most_free:
                 return False
             db.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+            self.vacuumed += 1
             return True

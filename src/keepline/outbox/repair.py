@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,19 +11,19 @@ import apsw
 
 from keepline.errors import OutboxDamaged, OutboxError
 from keepline.outbox.check import damage_in, has_todays_schema
-from keepline.outbox.files import OutboxFiles
+from keepline.outbox.files import OutboxFiles, sync
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.rebuild import Rebuilding
 from keepline.outbox.schema import LedgerTooNew
-from keepline.outbox.setting_aside import folder_for
-from keepline.outbox.sqlite import translated
+from keepline.outbox.setting_aside import delete_old_ledgers, set_ledger_aside
+from keepline.outbox.sqlite import LOG_BYTES, translated
 
 log = logging.getLogger(__name__)
 
 _CHECK_EVERY = 86400.0
 
 
-def open_repaired(files: OutboxFiles, *, power: bool = False) -> Ledger:
+def open_repaired(files: OutboxFiles, *, power: bool = False, log_bytes: int = LOG_BYTES) -> Ledger:
     """Open the ledger for writing, repaired where it is damaged. Only with the relay's lock in hand.
 
     It is read as a whole once a day, after a relay that was killed, and when the last relay met damage.
@@ -32,6 +31,7 @@ def open_repaired(files: OutboxFiles, *, power: bool = False) -> Ledger:
     Args:
         files: the outbox.
         power: as of :class:`Ledger`.
+        log_bytes: as of :class:`Ledger`.
 
     Raises:
         OutboxUnavailable: a file can't be opened, read or written.
@@ -45,7 +45,7 @@ def open_repaired(files: OutboxFiles, *, power: bool = False) -> Ledger:
         if wrong is None:
             killed = any(path.exists() for path in _beside(files.ledger))
             try:
-                ledger = Ledger(files, power=power)
+                ledger = Ledger(files, power=power, log_bytes=log_bytes)
             except LedgerTooNew as error:
                 if not _is_todays(files):
                     raise
@@ -57,7 +57,7 @@ def open_repaired(files: OutboxFiles, *, power: bool = False) -> Ledger:
                 if wrong is None:
                     return ledger
         _repair(files, wrong)
-    return Ledger(files, power=power)
+    return Ledger(files, power=power, log_bytes=log_bytes)
 
 
 def _suspicion(files: OutboxFiles) -> str | None:
@@ -118,7 +118,7 @@ def _repair(files: OutboxFiles, wrong: str) -> None:
             saved = rebuilding.run()
         finally:
             rebuilding.close()
-        _sync(making)
+        sync(making)
         making.rename(_made(files))
     finally:
         _delete(making)
@@ -141,14 +141,11 @@ def _made(files: OutboxFiles) -> Path:
 
 def _exchange(files: OutboxFiles) -> Path | None:
     """Put the new ledger in the place of the damaged one; again from the beginning, if it was killed."""
-    folder = None
     # Its log first: it would be taken for the new one's.
-    for path in (*_beside(files.ledger), files.ledger):
-        if path.exists():
-            folder = folder or folder_for(files, time.strftime("%Y%m%dT%H%M%S-ledger"))
-            path.rename(folder / path.name)
+    folder = set_ledger_aside(files, (*_beside(files.ledger), files.ledger))
     _made(files).rename(files.ledger)
     files.suspect.unlink(missing_ok=True)
+    delete_old_ledgers(files)
     return folder
 
 
@@ -160,11 +157,3 @@ def _delete(making: Path) -> None:
     for path in making.parent.glob(making.name + "*"):
         if path.name != "ledger.repaired":
             path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

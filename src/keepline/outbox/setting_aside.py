@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from keepline.outbox.archive import archived_path
+from keepline.errors import OutboxError
+from keepline.outbox.archive import find_segment
 from keepline.outbox.files import OutboxFiles, open_private
 from keepline.outbox.record import Damage
-from keepline.outbox.segments import segment_path
+
+log = logging.getLogger(__name__)
 
 _MOST_STRETCHES = 200
+_MOST_LEDGERS = 3
+_LEDGER = "-ledger"
 
 
 def keep_stretch(files: OutboxFiles, segment: int, damage: Damage) -> str:
@@ -35,7 +43,7 @@ def keep_stretch(files: OutboxFiles, segment: int, damage: Damage) -> str:
         fd = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     except FileExistsError:
         return f"they are kept in {path}"
-    except OSError as error:
+    except (OSError, OutboxError) as error:
         return f"they can't be kept: {error}"
     with os.fdopen(fd, "wb") as file:
         try:
@@ -48,26 +56,53 @@ def keep_stretch(files: OutboxFiles, segment: int, damage: Damage) -> str:
 
 
 def _read(files: OutboxFiles, segment: int, damage: Damage) -> bytes:
-    for path in (segment_path(files, segment), archived_path(files, segment)):
-        try:
-            with path.open("rb") as file:
-                file.seek(damage.position)
-                return file.read(damage.end - damage.position)
-        except FileNotFoundError:
-            continue
-    return b""
+    file = find_segment(files, segment)
+    if file is None:
+        return b""
+    try:
+        return os.pread(file.fd, damage.end - damage.position, damage.position)
+    finally:
+        file.close()
 
 
-def folder_for(files: OutboxFiles, name: str) -> Path:
-    """Make a folder for files that are set aside; never one that is there.
+def set_ledger_aside(files: OutboxFiles, paths: Sequence[Path]) -> Path | None:
+    """Move the files of a damaged ledger here.
 
     Args:
         files: the outbox.
-        name: of the folder; a number is put behind it where it is taken.
+        paths: in the order in which they are moved; those that aren't there are left out.
+
+    Returns:
+        the folder that has them; ``None`` where none was there.
 
     Raises:
-        OSError: it can't be made.
+        OSError: they can't be moved.
     """
+    folder = None
+    for path in paths:
+        if path.exists():
+            folder = folder or _folder_for(files, time.strftime(f"%Y%m%dT%H%M%S{_LEDGER}"))
+            path.rename(folder / path.name)
+    return folder
+
+
+def delete_old_ledgers(files: OutboxFiles) -> None:
+    """Delete all but the last few ledgers that were set aside; a failure is logged.
+
+    Args:
+        files: the outbox.
+    """
+    # Each is as large as the ledger was, and of use only to somebody who wants to look at it.
+    try:
+        found = [path for path in files.damaged.glob(f"*{_LEDGER}*") if path.is_dir()]
+        for path in sorted(found, key=lambda path: path.stat().st_mtime_ns)[:-_MOST_LEDGERS]:
+            shutil.rmtree(path)
+            log.warning("deleted the damaged ledger in %s: %d later ones are kept", path, _MOST_LEDGERS)
+    except OSError as error:
+        log.warning("can't delete damaged ledgers of long ago: %s", error)
+
+
+def _folder_for(files: OutboxFiles, name: str) -> Path:
     files.damaged.mkdir(mode=0o700, exist_ok=True)
     number = 0
     while True:

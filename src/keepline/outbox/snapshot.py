@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import apsw
 
 from keepline.errors import OutboxUnavailable
-from keepline.outbox.archive import archived_path
+from keepline.outbox.archive import find_segment
 from keepline.outbox.batch import read_file
-from keepline.outbox.files import OutboxFiles, unavailable
-from keepline.outbox.owned import OwnedFile
+from keepline.outbox.files import OutboxFiles
 from keepline.outbox.record import Entry
 from keepline.outbox.schema import STEPS, migrate, version
-from keepline.outbox.segments import segment_numbers, segment_path
+from keepline.outbox.segments import segment_numbers
 from keepline.outbox.sqlite import reading, translated
 
 _STEP = 1000
@@ -107,7 +105,7 @@ def entries_from(files: OutboxFiles, number: int, position: int) -> Iterator[tup
     Raises:
         OutboxUnavailable: it can't be read.
     """
-    file = _open(files, number)
+    file = find_segment(files, number)
     if file is None:
         return
     try:
@@ -118,15 +116,3 @@ def entries_from(files: OutboxFiles, number: int, position: int) -> Iterator[tup
             position, more = batch.position, batch.more
     finally:
         file.close()
-
-
-def _open(files: OutboxFiles, number: int) -> OwnedFile | None:
-    # In this order: it can be archived between the two looks, and never comes back.
-    for path in (segment_path(files, number), archived_path(files, number)):
-        try:
-            return OwnedFile(path, os.O_RDONLY)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise unavailable("open", path, error) from error
-    return None

@@ -20,18 +20,22 @@ from keepline.outbox.transaction import transaction
 
 _OLDEST_SQLITE = (3, 51, 3)
 _BUSY_MS = 2000
-_CHECKPOINT_PAGES = 4000
-_LOG_BYTES = 16 * 1024 * 1024
+LOG_BYTES = 16 * 1024 * 1024
+"""How large the ledger's log becomes before it is written back. Nothing of it can be pruned."""
+_PAGE_BYTES = 4096
 _MAGIC = b"SQLite format 3\0"
 _PAGE_SIZE = (4096).to_bytes(2, "big")
 
 
-def open_for_writing(files: OutboxFiles, *, power: bool = False) -> apsw.Connection:
+def open_for_writing(
+    files: OutboxFiles, *, power: bool = False, log_bytes: int = LOG_BYTES
+) -> apsw.Connection:
     """Open the ledger, with today's schema; make it where there is none.
 
     Args:
         files: the outbox.
         power: whether what was written outlives a power cut too; each transaction then waits for the disk.
+        log_bytes: size at which its log is written back.
 
     Raises:
         OutboxUnavailable: the file can't be opened or written, or apsw brings an SQLite that could damage it.
@@ -55,8 +59,8 @@ def open_for_writing(files: OutboxFiles, *, power: bool = False) -> apsw.Connect
             connection.pragma("auto_vacuum", "incremental")
             connection.pragma("journal_mode", "wal")
             connection.pragma("synchronous", "full" if power else "normal")
-            connection.pragma("wal_autocheckpoint", _CHECKPOINT_PAGES)
-            connection.pragma("journal_size_limit", _LOG_BYTES)
+            connection.pragma("wal_autocheckpoint", max(log_bytes // _PAGE_BYTES, 1))
+            connection.pragma("journal_size_limit", log_bytes)
             migrate(connection)
         except BaseException:
             connection.close()

@@ -165,6 +165,8 @@ def _flush(fd: int) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
+    # Not files.sync(): a folder that can't be opened says nothing of what was written, one that can't be
+    # synced does.
     try:
         fd = open_private(folder, os.O_RDONLY)
     except PermissionError:

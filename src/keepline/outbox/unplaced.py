@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from keepline.outbox.archive import archived_numbers, archived_path
+from keepline.outbox.batch import read
 from keepline.outbox.files import OutboxFiles, unavailable
 from keepline.outbox.ledger import Ledger
 
@@ -54,4 +55,16 @@ def archived_behind(files: OutboxFiles, ledger: Ledger) -> list[int]:
             continue
         except OSError as error:
             raise unavailable("look at", path, error) from error
+    lost = sum(_has_more(files, ledger, number) for number in found)
+    if lost:
+        log.warning(
+            "the ledger %s is younger than the archive beside it, or has lost its last words: takes in "
+            "%d segments again, whose events may be delivered a second time",
+            files.ledger,
+            lost,
+        )
     return found
+
+
+def _has_more(files: OutboxFiles, ledger: Ledger, number: int) -> bool:
+    return bool(read(files, number, ledger.position(number), limit=1, archived=True).entries)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
-from pathlib import Path
+from collections.abc import Container, Iterable, Iterator
 from typing import Any, cast
 
-from keepline.outbox.bodies import Place
+from keepline.errors import OutboxDamaged
+from keepline.outbox.bodies import Place, is_possible
 from keepline.outbox.delivery import DeliveryState, Pending
 from keepline.outbox.ledger import Ledger
-from keepline.outbox.sqlite import translated
 
 _COLUMNS = (
     "SELECT event.id, run_key, attempts, charged, first_at, charged_at, segment, position, length, "
@@ -50,9 +49,8 @@ class Waiting:
         Raises:
             OutboxError: the ledger or a segment can't be read.
         """
-        rows = self._rows(_BEYOND, (self._destination, after, limit))
-        found = self._bounded(rows, most_bytes, without)
-        return self._pending(found, without), len(found) == limit or len(found) < len(rows)
+        found, cut_off = self._rows(_BEYOND, (self._destination, after, limit), most_bytes, without)
+        return self._pending(found, without), len(found) == limit or cut_off
 
     def of_run(self, run_key: str, first: int, last: int, limit: int, most_bytes: int) -> list[Pending]:
         """What waits of one run.
@@ -67,24 +65,31 @@ class Waiting:
         Raises:
             OutboxError: the ledger or a segment can't be read.
         """
-        rows = self._rows(_OF_RUN, (self._destination, first, last, run_key, limit))
-        return self._pending(self._bounded(rows, most_bytes, ()), ())
+        found, _ = self._rows(_OF_RUN, (self._destination, first, last, run_key, limit), most_bytes, ())
+        return self._pending(found, ())
 
-    def _rows(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with translated("read", Path(self._ledger.db.filename)):
-            return cast("list[tuple[Any, ...]]", self._ledger.db.execute(query, values).fetchall())
-
-    @staticmethod
-    def _bounded(
-        rows: list[tuple[Any, ...]], most_bytes: int, without: Container[str]
-    ) -> list[tuple[Any, ...]]:
+    def _rows(
+        self, query: str, values: tuple[Any, ...], most_bytes: int, without: Container[str]
+    ) -> tuple[list[tuple[Any, ...]], bool]:
+        """Rows that are what we write, and whether others were left for the sake of ``most_bytes``."""
+        found: list[tuple[Any, ...]] = []
         left = most_bytes
-        for number, row in enumerate(rows):
-            if row[1] not in without:
-                left -= row[8] or len(row[9] or b"")
-                if left < 0 and number:
-                    return rows[:number]
-        return rows
+        cut_off = False
+        with self._ledger.using("read"):
+            rows = self._ledger.db.execute(query, values)
+            try:
+                for row in cast("Iterator[tuple[Any, ...]]", rows):
+                    size = _size_of(row)
+                    if row[1] not in without:
+                        left -= size
+                        if left < 0 and found:
+                            cut_off = True
+                            break
+                    found.append(row)
+            finally:
+                # A row that is left lying would keep the log from being written back.
+                rows.close()
+        return found, cut_off
 
     def _pending(self, rows: list[tuple[Any, ...]], without: Container[str]) -> list[Pending]:
         places = [Place(*row[6:9]) for row in rows if row[6] is not None and row[1] not in without]
@@ -95,6 +100,23 @@ class Waiting:
             else Pending(row[0], row[1], row[9] if row[6] is None else next(read), *row[2:6])
             for row in rows
         ]
+
+
+def _size_of(row: tuple[Any, ...]) -> int:
+    """The bytes of what waits, if its row is what we write."""
+    event, run_key, attempts, charged, first_at, charged_at, segment, position, length, body = row
+    try:
+        sound = type(run_key) is str and attempts >= 0 <= charged
+        sound = sound and (first_at or 0.0) >= 0.0 <= (charged_at or 0.0)
+    except TypeError:
+        sound = False
+    if segment is None:
+        sound = sound and (body is None or type(body) is bytes)
+    else:
+        sound = sound and is_possible(segment, position, length)
+    if not sound:
+        raise OutboxDamaged(f"the row of event {event} in the ledger isn't one; the next relay repairs it")
+    return len(body or b"") if segment is None else int(length)
 
 
 def gather(ledger: Ledger, into: int, others: Iterable[int]) -> None:

@@ -20,6 +20,7 @@ from keepline.outbox.delivery import Ended, Tried
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.ledger import Ledger
 from keepline.outbox.repair import open_repaired
+from keepline.outbox.sqlite import LOG_BYTES
 from keepline.relay.bell import hang
 from keepline.relay.idleness import Idleness
 from keepline.relay.inbound import Inbound
@@ -31,6 +32,8 @@ from keepline.relay.trouble import Trouble
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 0.5
+# So many logs of the ledger fill an outbox that is small.
+_LOGS = 16
 # How long lanes that have enough to do keep the next batch in the journal.
 _FED_SECONDS = 0.1
 
@@ -59,6 +62,7 @@ class Relay:
         self._tried: dict[tuple[int, int], Tried] = {}
         self._settling: asyncio.Handle | None = None
         self._taking: asyncio.Handle | None = None
+        self._pruning: asyncio.Handle | None = None
         # Whether that waits for the lanes to need more.
         self._sated = False
         self._reading = Trouble("take events in")
@@ -71,7 +75,9 @@ class Relay:
             opened.callback(lock.release)
             legs = ready(settings.legs)
             power = settings.durability is Durability.POWER
-            self._ledger: Ledger = open_repaired(self._files, power=power)
+            self._ledger: Ledger = open_repaired(
+                self._files, power=power, log_bytes=min(LOG_BYTES, self._tuning.max_bytes // _LOGS)
+            )
             opened.callback(self._close_ledger)
             self._loop = asyncio.new_event_loop()
             self._loop.set_exception_handler(self._on_error)
@@ -268,9 +274,13 @@ class Relay:
         self._lanes.described()
 
     def _look_after(self) -> None:
-        if self._inbound.caught_up and self._pruner.look():
-            self._ring()
+        if self._inbound.caught_up and self._pruning is None and (pause := self._pruner.look()) is not None:
+            self._pruning = self._loop.call_later(pause, self._prune)
         self._idleness.tell(self._lanes.idle and self._taking is None and self._settling is None)
+
+    def _prune(self) -> None:
+        self._pruning = None
+        self._look_after()
 
     def _end_if_idle(self) -> None:
         try:
@@ -307,6 +317,10 @@ class Relay:
             self._mark()
         except OutboxError as error:
             log.warning("%d deliveries can't be marked, and will be made again: %s", len(self._ended), error)
+        except Exception:
+            # Otherwise that is why it ends, and has been told.
+            if self._failed is None:
+                raise
 
     def _close_ledger(self) -> None:
         try:
