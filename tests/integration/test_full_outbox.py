@@ -110,3 +110,29 @@ def test_an_outbox_full_of_what_waits_loses_none_of_it_to_a_new_relay(
     assert deliver(legs, max_bytes=BOUND).idle()
 
     assert sorted(names_in(destination)) == sorted(accepted)
+
+
+def test_the_smallest_bound_is_kept_with_small_events_and_there_is_room_again(
+    outbox: Path, destination: RecordingDestination, deliver: Callable[..., ThreadedRelay]
+) -> None:
+    bound = 1 << 20
+    legs = {"a": leg(destination)}
+    emitting = client(outbox, legs, relay="external", max_bytes=bound)
+    destination.answer(503)
+    relay = deliver(legs, max_bytes=bound)
+    accepted = 0
+    with pytest.raises(OutboxUnavailable, match="is full"):
+        while True:
+            emitting.emit(run_event(str(accepted), run=accepted))
+            accepted += 1
+    # Most of it is used by what waits, and little by the ledger's log.
+    assert accepted * 400 > bound / 4
+    until(lambda: status(outbox).waiting == 0)
+    assert bytes_used(OutboxFiles(outbox)) < 1.5 * bound
+
+    destination.answer(201)
+    emit_when_there_is_room(emitting, accepted)
+
+    assert relay.idle()
+    assert len(names_in(destination)) == accepted + 1
+    assert account(outbox) == {"delivered": accepted + 1, "dead": 0, "pending": 0}
