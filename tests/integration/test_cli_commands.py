@@ -365,6 +365,32 @@ def test_flush_waits_for_an_external_relay_and_starts_none(
     assert all_once(destination, names)
 
 
+def test_flush_repairs_a_damaged_ledger_and_waits_for_what_it_held(
+    keepline: Keepline, outbox: Path, destination: RecordingDestination
+) -> None:
+    names = append(outbox, ["one"])
+    (outbox / "ledger.db").write_bytes(b"no ledger" * 1000)
+    settings = configured(outbox, {"a": leg(destination)})
+    assert said(keepline("flush", OPENLINEAGE__TRANSPORT=settings)) == "everything is delivered or dead\n"
+    assert all_once(destination, names)
+
+
+def test_flush_of_a_damaged_ledger_that_nobody_repairs_is_an_error(keepline: Keepline, outbox: Path) -> None:
+    append(outbox, ["one"])
+    (outbox / "ledger.db").write_bytes(b"no ledger" * 1000)
+    text = said(keepline("flush", "--timeout", "30", "--outbox", outbox), status=1)
+    assert text.startswith("Error: can't read the ledger ")
+
+
+def test_flush_with_a_wrong_leg_says_so_at_once(keepline: Keepline, outbox: Path) -> None:
+    append(outbox, ["one"])
+    settings = configured(outbox, {"a": {"type": "htp"}})
+    assert said(keepline("flush", OPENLINEAGE__TRANSPORT=settings), status=1) == (
+        "Error: transports.a: `type` is 'htp', which is no transport of the client's; name one, such as "
+        "`http`, or a class in full\n"
+    )
+
+
 # Relay
 
 
@@ -407,7 +433,7 @@ def test_relay_with_a_wrong_leg_says_what_the_client_says(keepline: Keepline, ou
     text = said(
         keepline("relay", OPENLINEAGE__TRANSPORT=configured(outbox, {"a": {"type": "http"}})), status=1
     )
-    assert text == "Error: RuntimeError: `url` key not passed to HttpConfig\n"
+    assert text == "Error: transports.a: RuntimeError: `url` key not passed to HttpConfig\n"
 
 
 def test_relay_that_is_left_by_a_transport_s_threads_ends_all_the_same(

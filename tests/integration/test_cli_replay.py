@@ -243,16 +243,32 @@ def test_a_replay_without_a_relay_waits_for_the_next(
 
 
 def test_a_relay_that_fails_isn_t_waited_for(
-    keepline: Keepline, outbox: Path, destination: RecordingDestination, deliver: Deliver
+    keepline: Keepline,
+    outbox: Path,
+    environment: Path,
+    destination: RecordingDestination,
+    deliver: Deliver,
 ) -> None:
     relay = deliver({"a": leg(destination)})
     emit(outbox, "1:START")
     until(lambda: status_of(outbox, "a").delivered == 1)
     relay.stop()
+    words = ("replay", "--run", run(1))
     settings = configured(outbox, {"a": {"type": "nowhere.Transport"}})
+    text = said(keepline(*words, OPENLINEAGE__TRANSPORT=settings), status=1)
+    assert "Error: transports.a: ImportError: Failed to import nowhere.Transport" in text
+    (environment / "broken.py").write_text(
+        "import sys\n"
+        "from openlineage.client.transport.transport import Transport\n"
+        "if 'replay' not in sys.argv: raise RuntimeError('out of order')\n"  # in the relay
+        "class Broken(Transport):\n"
+        "    def emit(self, event): pass\n"
+    )
+    settings = configured(outbox, {"a": {"type": "broken.Broken"}})
     began = time.monotonic()
-    text = said(keepline("replay", "--run", run(1), OPENLINEAGE__TRANSPORT=settings), status=3)
+    text = said(keepline(*words, OPENLINEAGE__TRANSPORT=settings), status=3)
     assert "no relay runs; the next one does it" in text
+    assert text.endswith("the last one said: ImportError: Failed to import broken.Broken\n")
     assert time.monotonic() - began < SOON
 
 

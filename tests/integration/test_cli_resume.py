@@ -81,6 +81,21 @@ def test_resume_has_a_changed_address_take_effect(
     assert relay_of(outbox) == after
 
 
+def test_resume_leaves_a_relay_that_works_alone_when_the_next_could_not_start(
+    keepline: Keepline, outbox: Path, destination: RecordingDestination
+) -> None:
+    with closing(client(outbox, {"a": leg(destination)})) as emitting:
+        emitting.emit(run_event("one"))
+    until(lambda: len(destination.events) == 1)
+    before = relay_of(outbox)
+    settings = configured(outbox, {"a": {"type": "nowhere.Transport"}})
+    text = said(keepline("resume", OPENLINEAGE__TRANSPORT=settings), status=1)
+    assert text == (
+        "Error: transports.a: ImportError: Failed to import nowhere.Transport (No module named 'nowhere')\n"
+    )
+    assert relay_of(outbox) == before
+
+
 def test_resume_starts_a_relay_where_none_runs(
     keepline: Keepline, outbox: Path, destination: RecordingDestination
 ) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from keepline.cli.asking import EXIT_WAITS, runs, start_relay
+from keepline.cli.asking import EXIT_WAITS, RelayGone, runs, start_relay
 from keepline.cli.common import find_outbox, outbox_option, plain_errors, settings_for
 from keepline.cli.printing import several
 from keepline.cli.waiting import progress, wait_until
+from keepline.errors import OutboxDamaged, RelayError
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.status import OutboxStatus, read_status
 
@@ -56,19 +57,27 @@ def _orphans(found: OutboxStatus) -> str:
 
 
 def _wait(files: OutboxFiles, timeout: float) -> OutboxStatus:
-    found = read_status(files)
-    most = _waiting(found)
+    found: OutboxStatus | OutboxDamaged | None = None
+    most = 0
+    gone = RelayGone(files)
     with progress() as shown:
-        task = shown.add_task("delivering", total=most)
+        task = shown.add_task("delivering", total=None)
 
         def settled() -> bool:
             nonlocal found, most
-            found = read_status(files)
+            try:
+                found = read_status(files)
+            except OutboxDamaged as error:
+                # The relay that was just started is about to repair it.
+                found = error
+                return False
             most = max(most, _waiting(found))
             shown.update(task, total=most, completed=most - _waiting(found))
             return found.settled
 
-        wait_until(files, settled, timeout)
+        wait_until(files, settled, timeout, unless=lambda: isinstance(found, OutboxDamaged) and gone())
+    if not isinstance(found, OutboxStatus):
+        raise found or RelayError(f"the outbox at {files.folder} could not be looked at")
     return found
 
 
