@@ -93,6 +93,10 @@ def said(one: Process, status: int = 0) -> str:
 
 def test_status_of_an_outbox_that_isn_t_there_yet(keepline: Keepline, outbox: Path) -> None:
     settings = configured(outbox, {"a": leg("http://127.0.0.1:1")}, max_bytes=2e9)
+    text = said(keepline("status", OPENLINEAGE__TRANSPORT=settings), status=1)
+    assert text == f"Error: there is no outbox at {outbox} (from the configuration)\n"
+    assert not outbox.exists()
+    outbox.mkdir()
     assert said(keepline("status", OPENLINEAGE__TRANSPORT=settings)).splitlines() == [
         f"outbox  {outbox}  (0.0 MB of 2.0 GB)",
         "relay   not running",
@@ -111,7 +115,6 @@ def test_status_of_an_outbox_that_isn_t_there_yet(keepline: Keepline, outbox: Pa
         "damaged": [],
         "destinations": [],
     }
-    assert not outbox.exists()
 
 
 @pytest.mark.parametrize(
@@ -136,8 +139,19 @@ def test_an_outbox_that_is_named_and_isn_t_there_is_an_error(
     words: list[str], keepline: Keepline, outbox: Path
 ) -> None:
     text = said(keepline(*words, "--outbox", outbox), status=1)
-    assert text == f"Error: there is no outbox at {outbox}; see what `--outbox` says\n"
+    assert text == f"Error: there is no outbox at {outbox} (from `--outbox`)\n"
     assert not outbox.exists()
+
+
+@pytest.mark.parametrize("words", [["status"], ["runs"], ["replay", "--run", "x"]], ids=" ".join)
+def test_an_outbox_that_nobody_named_and_isn_t_there_is_an_error(
+    words: list[str], keepline: Keepline, environment: Path
+) -> None:
+    text = said(keepline(*words), status=1)
+    assert text == f"Error: there is no outbox at {environment / '.keepline'} (from the default)\n"
+    variable = {"KEEPLINE_OUTBOX": str(environment / "variable")}
+    text = said(keepline(*words, **variable), status=1)
+    assert text == f"Error: there is no outbox at {environment / 'variable'} (from KEEPLINE_OUTBOX)\n"
 
 
 def test_status_of_events_that_no_relay_has_seen(keepline: Keepline, outbox: Path) -> None:
@@ -470,7 +484,10 @@ def test_the_outbox_is_the_option_s_else_the_variable_s_else_the_configuration_s
         return Path(json.loads(said(keepline("status", "--json", *words, **env)))["outbox"])
 
     variable = {"KEEPLINE_OUTBOX": str(tmp_path / "variable")}
-    (tmp_path / "option").mkdir()
+    for folder in (tmp_path / "option", tmp_path / "variable", tmp_path / "configured"):
+        folder.mkdir()
+    (environment / ".keepline").mkdir()
+    (tmp_path / "airflow" / "keepline").mkdir(parents=True)
     assert shown("--outbox", tmp_path / "option", **variable) == tmp_path / "option"
     assert shown(**variable) == tmp_path / "variable"
     assert shown() == tmp_path / "configured"
@@ -522,6 +539,18 @@ def test_an_error_is_one_line_and_exit_status_1(
     assert output.startswith(text)
     assert output.count("\n") == 1
     assert "pw" not in output
+
+
+@pytest.mark.parametrize("command", ["status", "relay", "flush"])
+def test_a_configuration_that_can_t_be_read_is_an_error(
+    command: str, keepline: Keepline, environment: Path
+) -> None:
+    (environment / "openlineage.yml").write_text("transport: {type: keepline.Transport, [\n")
+    text = said(keepline(command), status=1)
+    assert text.startswith("Error: Couldn't read content of the OpenLineage config file `")
+    assert "openlineage.yml" in text
+    assert text.count("\n") == 1
+    assert ("; `--outbox FOLDER` does without the configuration" in text) == (command == "status")
 
 
 def test_an_outbox_that_is_a_file_is_an_error(keepline: Keepline, tmp_path: Path) -> None:

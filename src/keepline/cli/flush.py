@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from keepline.cli.asking import EXIT_WAITS, RelayGone, runs, start_relay
-from keepline.cli.common import find_outbox, outbox_option, plain_errors, settings_for
+from keepline.cli.common import outbox_and_settings, outbox_option, plain_errors
 from keepline.cli.printing import several
 from keepline.cli.waiting import progress, wait_until
 from keepline.errors import OutboxDamaged, RelayError
@@ -25,11 +25,11 @@ def flush(outbox: str | None, timeout: float) -> None:
     Starts a relay where none runs, unless `relay: external` is configured. Exits with status 3 when something
     still waits at the end.
     """
-    files = find_outbox(outbox)
+    files, settings = outbox_and_settings(outbox, may_come=True)
     if not files.folder.is_dir():
         click.echo(f"nothing waits: there is no outbox at {files.folder}")
         return
-    start_relay(settings_for(outbox))
+    start_relay(settings)
     left = _wait(files, timeout)
     if left.settled:
         click.echo("everything is delivered or dead" + _orphans(left))

@@ -9,11 +9,10 @@ import click
 from keepline.cli.asking import give, wait_applied
 from keepline.cli.common import (
     confirm,
-    find_outbox,
     json_option,
+    outbox_and_settings,
     outbox_option,
     plain_errors,
-    settings_for,
     yes_option,
 )
 from keepline.errors import RelayError
@@ -32,8 +31,7 @@ from keepline.outbox.destinations import known_destinations
 @plain_errors
 def forget(outbox: str | None, name: str, timeout: float, yes: bool, as_json: bool) -> None:
     """Drop a destination that is out of the configuration: what waits for it, its dead letters, its name."""
-    files = find_outbox(outbox)
-    settings = settings_for(outbox)
+    files, settings = outbox_and_settings(outbox)
     known = known_destinations(files)
     if name not in known:
         there = ", ".join(one.name for one in known.values() if not one.active) or "none"

@@ -9,11 +9,10 @@ import click
 from keepline.cli.asking import introduce
 from keepline.cli.common import (
     confirm,
-    find_outbox,
     json_option,
+    outbox_and_settings,
     outbox_option,
     plain_errors,
-    settings_for,
     yes_option,
 )
 from keepline.cli.replaying import Manner, replay_chosen
@@ -85,8 +84,7 @@ def replay(
 
     Exits with status 3 when something still waits at the end, and 4 when something was refused again.
     """
-    files = find_outbox(outbox)
-    settings = settings_for(outbox)
+    files, settings = outbox_and_settings(outbox)
     manner = Manner(dry_run=dry_run, yes=yes, wait=wait, timeout=timeout, as_json=as_json)
     names = _destinations(files, settings, destinations, manner)
     if names and not dry_run and not destinations and (run, job, since, until, state) == _NO_FILTER:

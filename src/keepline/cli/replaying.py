@@ -12,7 +12,7 @@ import click
 
 from keepline.cli.asking import EXIT_DEAD, EXIT_WAITS, RelayGone, give, wait_applied
 from keepline.cli.common import confirm
-from keepline.cli.printing import console, job, plain, several, table
+from keepline.cli.printing import job, plain, print_table, several
 from keepline.cli.waiting import progress, wait_until
 from keepline.cli.when import clock
 from keepline.config import Settings
@@ -132,7 +132,7 @@ def _show(wanted: list[Chosen], manner: Manner) -> None:
         for one in wanted
     ]
     titles = ("destination", "events", "runs", "first appended", "last appended")
-    console().print(table(titles, rows, right=("events", "runs")))
+    print_table(titles, rows, right=("events", "runs"))
     if manner.dry_run:
         for one in wanted:
             if one.set_back:

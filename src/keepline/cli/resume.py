@@ -7,7 +7,7 @@ import json
 import click
 
 from keepline.cli.asking import give, renew_relay, runs, wait_applied
-from keepline.cli.common import find_outbox, json_option, outbox_option, plain_errors, settings_for
+from keepline.cli.common import json_option, outbox_and_settings, outbox_option, plain_errors
 from keepline.errors import RelayError
 from keepline.outbox.commands import Resume
 from keepline.outbox.destinations import known_destinations
@@ -27,8 +27,7 @@ def resume(outbox: str | None, destination: str | None, timeout: float, as_json:
     A key or address that was changed takes effect: a relay with other settings than those that are configured
     here is replaced. Starts a relay where none runs, unless `relay: external` is configured.
     """
-    files = find_outbox(outbox)
-    settings = settings_for(outbox)
+    files, settings = outbox_and_settings(outbox, may_come=True)
     names = {one.name for one in known_destinations(files).values() if one.active}
     if settings is not None:
         names |= {leg.name for leg in settings.legs}

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from keepline.cli.common import age, json_option, locate, outbox_option, plain_errors
-from keepline.cli.printing import console, several, size, table
+from keepline.cli.printing import console, print_table, several, size
 from keepline.errors import RelayError
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.status import DestinationStatus, OutboxStatus, read_status
@@ -91,7 +91,7 @@ def _print(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None
         shown.print("no relay has delivered from this outbox yet")
         return
     titles = ("destination", "state", "pending", "oldest", "delivered", "dead", "discarded", "last answer")
-    shown.print(table(titles, map(_row, found.destinations), right=titles[2:7]))
+    print_table(titles, map(_row, found.destinations), right=titles[2:7])
     for one in found.destinations:
         if not one.active:
             shown.print(

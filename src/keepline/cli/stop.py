@@ -19,6 +19,6 @@ def stop(outbox: str | None, timeout: float) -> None:
 
     With `relay: auto` the next append starts one again.
     """
-    files = find_outbox(outbox)
+    files = find_outbox(outbox, may_come=True)
     ended = ending.stop(files, timeout)
     click.echo("no relay was running" if ended is None else f"relay {ended.pid} has ended")
