@@ -188,7 +188,7 @@ def test_status_tells_of_each_destination(
     assert f"relay   running, pid {relay.pid}, version {__version__}, for " in text
     assert re.search(r"^trove +open +0 +- +4 +1 +0 +HTTP 201 \(\d+ s ago\)", text, re.MULTILINE)
     assert re.search(r"^a +out +5 +\d+ s +0 +0 +0 +HTTP 503: \[/bold\] back", text, re.MULTILINE)
-    assert "a is out for " in text
+    assert "a has been out for " in text
     assert "1 dead letter: see `keepline dead list`" in text
     # What a destination says is shown as it is, and moves no cursor.
     assert "back [red]soon[/red] ?[2J" in text
@@ -210,6 +210,17 @@ def test_status_tells_of_a_destination_that_is_configured_no_more(
         "old is out of the configuration: 1 pending and 0 dead wait until it is named there again, or for "
         "`keepline forget old`\n"
     ) in text
+    document = json.loads(said(keepline("status", "--json", "--outbox", outbox)))
+    assert [(one["name"], one["state"]) for one in document["destinations"]] == [
+        ("new", "open"),
+        ("old", "orphan"),
+    ]
+    document = json.loads(said(keepline("flush", "--json", "--outbox", outbox)))
+    assert (document["settled"], document["waiting"]) == (True, 0)
+    assert [(one["name"], one["state"], one["pending"]) for one in document["destinations"]] == [
+        ("new", "open", 0),
+        ("old", "orphan", 1),
+    ]
     assert said(keepline("flush", "--outbox", outbox)) == (
         "everything is delivered or dead; "
         "1 for old wait until it is configured again (or `keepline forget`)\n"
@@ -269,6 +280,7 @@ def test_ages_are_short() -> None:
 def test_stop_without_a_relay(keepline: Keepline, outbox: Path) -> None:
     outbox.mkdir()
     assert said(keepline("stop", "--outbox", outbox)) == "no relay was running\n"
+    assert json.loads(said(keepline("stop", "--json", "--outbox", outbox))) == {"ended": None}
 
 
 def test_stop_ends_the_relay_and_keeps_what_waits(
@@ -370,7 +382,7 @@ def test_flush_waits_for_an_external_relay_and_starts_none(
     settings = configured(outbox, {"a": leg(destination)}, relay="external")
     text = said(keepline("flush", "--timeout", "0.1", OPENLINEAGE__TRANSPORT=settings), status=3)
     assert text.splitlines() == [
-        "1 events wait for a relay to take them in; none runs",
+        "1 events wait for a relay to take them in; no relay runs",
         "not everything is delivered after 0.1 s; it stays in the outbox",
     ]
     waiting = keepline("flush", OPENLINEAGE__TRANSPORT=settings)
@@ -570,4 +582,5 @@ def test_each_command_says_what_it_is_for(keepline: Keepline) -> None:
         "dead", "demo", "flush", "forget", "relay", "replay", "resume", "runs", "status", "stop", "trace",
     ):  # fmt: skip
         assert re.search(rf"^  {command} +\w", text, re.MULTILINE)
+    assert not re.search(r"\w\.\.\.$", text, re.MULTILINE)
     assert said(keepline("--version")) == f"keepline, version {__version__}\n"

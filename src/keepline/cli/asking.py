@@ -83,6 +83,17 @@ def start_relay(settings: Settings | None) -> None:
     start(settings)
 
 
+def how_to_start(settings: Settings | None) -> str:
+    """What brings a relay, for those who read that none runs.
+
+    Args:
+        settings: as configured here.
+    """
+    if settings is None or settings.relay is RelayMode.EXTERNAL:
+        return "`keepline relay` delivers" if settings is not None else "no destination is configured here"
+    return "`keepline flush` starts one"
+
+
 def see_that_one_can_start(files: OutboxFiles, settings: Settings | None) -> None:
     """Raise where no relay runs, and :func:`start_relay` would start one that ends at once.
 
@@ -115,11 +126,12 @@ def give(files: OutboxFiles, settings: Settings | None, commands: Iterable[Comma
     return asked
 
 
-def wait_applied(files: OutboxFiles, asked: Asked | None, timeout: float) -> None:
+def wait_applied(files: OutboxFiles, settings: Settings | None, asked: Asked | None, timeout: float) -> None:
     """Wait until commands were applied. Exits with status 3, and says why, when they aren't.
 
     Args:
         files: the outbox.
+        settings: as configured here.
         asked: where the last of them stands; ``None`` for none.
         timeout: longest wait, seconds.
 
@@ -133,13 +145,29 @@ def wait_applied(files: OutboxFiles, asked: Asked | None, timeout: float) -> Non
     if wait_until(files, lambda: is_applied(files, asked), timeout, unless=gone):
         return
     if gone.seen:
-        click.echo(f"no relay runs; the next one does it (see `keepline relay`, {files.relay_log})", err=True)
-        said = last_words(files, began)
+        starts = settings is not None and settings.relay is not RelayMode.EXTERNAL
+        see = f"see {files.relay_log}" if starts else how_to_start(settings)
+        click.echo(f"no relay runs; the next one does it ({see})", err=True)
+        said = last_words(files, began) if starts else ""
         if said:
             click.echo(f"the last one said: {plain(said)}", err=True)
     else:
         click.echo(f"the relay has not come to it within {timeout:g} s; it will", err=True)
     raise SystemExit(EXIT_WAITS)
+
+
+def see_that_one_may_come(files: OutboxFiles, settings: Settings | None) -> None:
+    """Raise where no relay runs and nothing that is configured here could be one.
+
+    Args:
+        files: the outbox.
+        settings: as configured here.
+
+    Raises:
+        RelayError: so it is.
+    """
+    if settings is None and not runs(files):
+        raise RelayError("no relay runs, and no destination is configured here; see `keepline relay --help`")
 
 
 def renew_relay(settings: Settings) -> None:

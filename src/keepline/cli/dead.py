@@ -22,7 +22,7 @@ from keepline.outbox.selection import Selection
 _ANSWER_COLUMNS = 60
 
 
-@click.group()
+@click.group(short_help="Show dead letters, replay or discard them.")
 def dead() -> None:
     """Show dead letters, replay them, or let go of them.
 

@@ -61,7 +61,7 @@ def discard(
         for one in chosen
         for begin in range(0, len(one.events), _EVENTS_EACH)
     )
-    wait_applied(files, give(files, settings, commands) if chosen else None, timeout)
+    wait_applied(files, settings, give(files, settings, commands) if chosen else None, timeout)
     if as_json:
         click.echo(json.dumps({"discarded": counts}, indent=2))
     else:

@@ -20,7 +20,7 @@ from keepline.outbox.commands import Forget
 from keepline.outbox.destinations import known_destinations
 
 
-@click.command()
+@click.command(short_help="Drop a destination that is configured no more.")
 @outbox_option
 @click.argument("name")
 @click.option(
@@ -37,14 +37,18 @@ def forget(outbox: str | None, name: str, timeout: float, yes: bool, as_json: bo
         there = ", ".join(one.name for one in known.values() if not one.active) or "none"
         raise RelayError(f"there is no destination `{name}`; out of the configuration: {there}")
     one = known[name]
-    if one.active or (settings is not None and name in {leg.name for leg in settings.legs}):
+    if settings is not None and name in {leg.name for leg in settings.legs}:
         raise RelayError(
             f"`{name}` is in the configuration; take it out, then have the relay take that up with "
             "`keepline resume`"
         )
+    if one.active:
+        raise RelayError(f"the last relay still had `{name}`; run `keepline resume` first")
     lost = f"{one.pending} pending and {one.dead} dead"
-    confirm(f"this drops `{name}` for good, with {lost}; go on", yes=yes)
-    wait_applied(files, give(files, settings, [Forget(one.ledger, name)]), timeout)
+    confirm(
+        f"this drops `{name}` for good, with {lost}, and the history of what it was given; go on", yes=yes
+    )
+    wait_applied(files, settings, give(files, settings, [Forget(one.ledger, name)]), timeout)
     if name in known_destinations(files):
         raise RelayError(f"`{name}` is in the relay's configuration again, and was not forgotten")
     if as_json:

@@ -17,7 +17,7 @@ from keepline.relay.logs import log_to_terminal
 from keepline.relay.process import leave, serve
 
 
-@click.command()
+@click.command(short_help="Deliver in the foreground.")
 @outbox_option
 @click.option(
     "--exit-when-idle", is_flag=True, help="End when nothing is left to deliver for `relay_idle` seconds."

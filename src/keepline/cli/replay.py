@@ -17,7 +17,7 @@ from keepline.cli.common import (
 )
 from keepline.cli.replaying import Manner, replay_chosen
 from keepline.cli.waiting import looking
-from keepline.cli.when import FORMS, When
+from keepline.cli.when import FORMS, When, see_that_in_order
 from keepline.config import Settings
 from keepline.errors import RelayError
 from keepline.outbox.delivery import DeliveryState
@@ -34,7 +34,7 @@ _STATES = {
 _NO_FILTER = (None, None, None, None, "all")
 
 
-@click.command()
+@click.command(short_help="Deliver events again.")
 @outbox_option
 @click.option(
     "--destination",
@@ -52,7 +52,8 @@ _NO_FILTER = (None, None, None, None, "all")
     type=click.Choice(list(_STATES)),
     default="all",
     show_default=True,
-    help="Only what has come to this end at the destination; all is delivered, dead and never had.",
+    help="Only what has come to this end at the destination; all is delivered and dead, with --destination "
+    "also what it never had, and not discarded.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be replayed, and do nothing.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is delivered.")
@@ -84,6 +85,7 @@ def replay(
 
     Exits with status 3 when something still waits at the end, and 4 when something was refused again.
     """
+    see_that_in_order("--from", since, "--to", until)
     files, settings = outbox_and_settings(outbox)
     manner = Manner(dry_run=dry_run, yes=yes, wait=wait, timeout=timeout, as_json=as_json)
     names = _destinations(files, settings, destinations, manner)

@@ -15,7 +15,7 @@ from keepline.cli.when import FORMS, When, clock
 from keepline.outbox.runs import RunSummary, list_runs
 
 
-@click.command()
+@click.command(short_help="Show runs, and those that are open.")
 @outbox_option
 @click.option(
     "--open", "only_open", is_flag=True, help="Only runs with a START and no COMPLETE, FAIL or ABORT."
