@@ -43,7 +43,8 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, right: 
             _fitted(cell, width, right=title in numbers)
             for cell, width, title in zip(line, widths, titles, strict=True)
         ]
-        click.secho(_BETWEEN.join(cells).rstrip(), bold=True if not number else None)
+        text = _BETWEEN.join(cells).rstrip()
+        click.echo(text if number else click.style(text, bold=True))
 
 
 def _fitted(text: str, width: int, *, right: bool) -> str:

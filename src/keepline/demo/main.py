@@ -40,7 +40,7 @@ def run_demo(console: Console, *, runs: int, as_json: bool) -> int:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
-            _fail(console, f"{name} is not installed here; run `pip install 'keepline[airflow]'`")
+            _fail(f"{name} is not installed here; run `pip install 'keepline[airflow]'`")
             return 1
     from keepline.demo.story import EVENTS_A_RUN, Outcome, Story
 
@@ -67,7 +67,7 @@ def run_demo(console: Console, *, runs: int, as_json: bool) -> int:
                 idle_seconds=_IDLE_SECONDS,
             ).tell()
     except (KeeplineError, TimeoutError) as error:
-        _fail(console, f"the demo could not be run: {error}")
+        _fail(f"the demo could not be run: {error}")
         return 1
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -79,9 +79,9 @@ def run_demo(console: Console, *, runs: int, as_json: bool) -> int:
     return 0 if outcome.good else 1
 
 
-def _fail(console: Console, text: str) -> None:
+def _fail(text: str) -> None:
     # Brackets, such as those of an extra, are no markup.
-    console.print(f"Error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+    Console(stderr=True).print(f"Error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def document(outcome: Any, versions: dict[str, str], runs: int, seconds: float) -> dict[str, Any]:
