@@ -462,6 +462,22 @@ def test_relay_with_a_wrong_leg_says_what_the_client_says(keepline: Keepline, ou
     assert text == "Error: transports.a: RuntimeError: `url` key not passed to HttpConfig\n"
 
 
+def test_relay_with_a_transport_that_can_t_be_imported_says_so_once(keepline: Keepline, outbox: Path) -> None:
+    settings = configured(outbox, {"a": {"type": "nowhere.Transport"}})
+    assert said(keepline("relay", OPENLINEAGE__TRANSPORT=settings), status=1) == (
+        "Error: transports.a: ImportError: Failed to import nowhere.Transport (No module named 'nowhere')\n"
+    )
+
+
+def test_relay_logs_its_own_details_alone(
+    keepline: Keepline, outbox: Path, destination: RecordingDestination
+) -> None:
+    append(outbox, ["one"])
+    settings = configured(outbox, {"a": leg(destination)}, relay_idle=0.1)
+    text = said(keepline("relay", "-v", "--exit-when-idle", OPENLINEAGE__TRANSPORT=settings))
+    assert not re.search(r" DEBUG (?!keepline)", text)
+
+
 def test_relay_that_is_left_by_a_transport_s_threads_ends_all_the_same(
     keepline: Keepline, outbox: Path, environment: Path
 ) -> None:
