@@ -408,6 +408,17 @@ def test_flush_of_a_damaged_ledger_that_nobody_repairs_is_an_error(keepline: Kee
     assert text.startswith("Error: can't read the ledger ")
 
 
+@pytest.mark.parametrize("by", ["configuration", "option"])
+def test_flush_warns_once_of_a_setting_that_is_not_known(
+    by: str, keepline: Keepline, outbox: Path, destination: RecordingDestination
+) -> None:
+    append(outbox, ["one"])
+    settings = configured(outbox, {"a": leg(destination)}, colour="red")
+    words = ["--outbox", str(outbox)] if by == "option" else []
+    text = said(keepline("flush", *words, OPENLINEAGE__TRANSPORT=settings))
+    assert text.count("keepline setting `colour` is not known") == 1
+
+
 def test_flush_with_a_wrong_leg_says_so_at_once(keepline: Keepline, outbox: Path) -> None:
     append(outbox, ["one"])
     settings = configured(outbox, {"a": {"type": "htp"}})

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, TypeVar, cast
 
@@ -44,7 +45,10 @@ def settings_for(option: str | None) -> Settings | None:
 
             found = settings()
     named = option or os.environ.get(OUTBOX_VARIABLE)
-    return Settings.from_dict({**found.raw, "outbox": named}) if found is not None and named else found
+    if found is None or not named:
+        return found
+    # Not parsed once more, which would warn once more of what is not known.
+    return replace(found, outbox=outbox_folder(named), raw={**found.raw, "outbox": named})
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import asdict
 import click
 
 from keepline.cli.asking import EXIT_DEAD, EXIT_WAITS, how_to_start, runs
-from keepline.cli.common import age, find_outbox, json_option, outbox_option, plain_errors, settings_for
+from keepline.cli.common import age, json_option, locate, outbox_option, plain_errors, settings_for
 from keepline.cli.fates import told
 from keepline.cli.printing import job, plain
 from keepline.cli.waiting import looking
@@ -42,13 +42,14 @@ def trace(outbox: str | None, run_id: str | None, wanted: str | None, limit: int
         raise click.UsageError("give a RUN_ID or --job")
     if run_id is not None and wanted is not None:
         raise click.UsageError("give only one of RUN_ID and --job")
-    files = find_outbox(outbox)
+    files, settings = locate(outbox)
     with looking("looking at all events"):
         found = ask(files, run=run_id, job=wanted, limit=limit)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
     elif found.runs:
-        settings = _settings(outbox) if _needs_settings(found) else None
+        if settings is None and _needs_settings(found):
+            settings = _settings(outbox)
         for line in _lines(found, settings):
             click.echo(line)
         if _status(found) == EXIT_WAITS and not runs(files):
