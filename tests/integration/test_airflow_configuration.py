@@ -110,5 +110,6 @@ def test_an_api_key_of_a_leg_can_stand_in_an_airflow_connection(airflow: Airflow
 
 def test_the_command_line_prints_json_alone_where_it_has_to_ask_airflow(airflow: Airflow):
     outbox = str(airflow.home / "box")
+    (airflow.home / "box").mkdir()
     as_airflow_cfg(airflow, {"type": KEEPLINE, "outbox": outbox, "transports": {"trove": TROVE}})
     assert json.loads(airflow.command("keepline", "status", "--json"))["outbox"] == outbox

@@ -93,6 +93,10 @@ def said(one: Process, status: int = 0) -> str:
 
 def test_status_of_an_outbox_that_isn_t_there_yet(keepline: Keepline, outbox: Path) -> None:
     settings = configured(outbox, {"a": leg("http://127.0.0.1:1")}, max_bytes=2e9)
+    text = said(keepline("status", OPENLINEAGE__TRANSPORT=settings), status=1)
+    assert text == f"Error: there is no outbox at {outbox} (from the configuration)\n"
+    assert not outbox.exists()
+    outbox.mkdir()
     assert said(keepline("status", OPENLINEAGE__TRANSPORT=settings)).splitlines() == [
         f"outbox  {outbox}  (0.0 MB of 2.0 GB)",
         "relay   not running",
@@ -111,7 +115,6 @@ def test_status_of_an_outbox_that_isn_t_there_yet(keepline: Keepline, outbox: Pa
         "damaged": [],
         "destinations": [],
     }
-    assert not outbox.exists()
 
 
 @pytest.mark.parametrize(
@@ -136,8 +139,19 @@ def test_an_outbox_that_is_named_and_isn_t_there_is_an_error(
     words: list[str], keepline: Keepline, outbox: Path
 ) -> None:
     text = said(keepline(*words, "--outbox", outbox), status=1)
-    assert text == f"Error: there is no outbox at {outbox}; see what `--outbox` says\n"
+    assert text == f"Error: there is no outbox at {outbox} (from `--outbox`)\n"
     assert not outbox.exists()
+
+
+@pytest.mark.parametrize("words", [["status"], ["runs"], ["replay", "--run", "x"]], ids=" ".join)
+def test_an_outbox_that_nobody_named_and_isn_t_there_is_an_error(
+    words: list[str], keepline: Keepline, environment: Path
+) -> None:
+    text = said(keepline(*words), status=1)
+    assert text == f"Error: there is no outbox at {environment / '.keepline'} (from the default)\n"
+    variable = {"KEEPLINE_OUTBOX": str(environment / "variable")}
+    text = said(keepline(*words, **variable), status=1)
+    assert text == f"Error: there is no outbox at {environment / 'variable'} (from KEEPLINE_OUTBOX)\n"
 
 
 def test_status_of_events_that_no_relay_has_seen(keepline: Keepline, outbox: Path) -> None:
@@ -174,7 +188,7 @@ def test_status_tells_of_each_destination(
     assert f"relay   running, pid {relay.pid}, version {__version__}, for " in text
     assert re.search(r"^trove +open +0 +- +4 +1 +0 +HTTP 201 \(\d+ s ago\)", text, re.MULTILINE)
     assert re.search(r"^a +out +5 +\d+ s +0 +0 +0 +HTTP 503: \[/bold\] back", text, re.MULTILINE)
-    assert "a is out for " in text
+    assert "a has been out for " in text
     assert "1 dead letter: see `keepline dead list`" in text
     # What a destination says is shown as it is, and moves no cursor.
     assert "back [red]soon[/red] ?[2J" in text
@@ -196,6 +210,17 @@ def test_status_tells_of_a_destination_that_is_configured_no_more(
         "old is out of the configuration: 1 pending and 0 dead wait until it is named there again, or for "
         "`keepline forget old`\n"
     ) in text
+    document = json.loads(said(keepline("status", "--json", "--outbox", outbox)))
+    assert [(one["name"], one["state"]) for one in document["destinations"]] == [
+        ("new", "open"),
+        ("old", "orphan"),
+    ]
+    document = json.loads(said(keepline("flush", "--json", "--outbox", outbox)))
+    assert (document["settled"], document["waiting"]) == (True, 0)
+    assert [(one["name"], one["state"], one["pending"]) for one in document["destinations"]] == [
+        ("new", "open", 0),
+        ("old", "orphan", 1),
+    ]
     assert said(keepline("flush", "--outbox", outbox)) == (
         "everything is delivered or dead; "
         "1 for old wait until it is configured again (or `keepline forget`)\n"
@@ -255,6 +280,7 @@ def test_ages_are_short() -> None:
 def test_stop_without_a_relay(keepline: Keepline, outbox: Path) -> None:
     outbox.mkdir()
     assert said(keepline("stop", "--outbox", outbox)) == "no relay was running\n"
+    assert json.loads(said(keepline("stop", "--json", "--outbox", outbox))) == {"ended": None}
 
 
 def test_stop_ends_the_relay_and_keeps_what_waits(
@@ -356,13 +382,50 @@ def test_flush_waits_for_an_external_relay_and_starts_none(
     settings = configured(outbox, {"a": leg(destination)}, relay="external")
     text = said(keepline("flush", "--timeout", "0.1", OPENLINEAGE__TRANSPORT=settings), status=3)
     assert text.splitlines() == [
-        "1 events wait for a relay to take them in; none runs",
+        "1 events wait for a relay to take them in; no relay runs",
         "not everything is delivered after 0.1 s; it stays in the outbox",
     ]
     waiting = keepline("flush", OPENLINEAGE__TRANSPORT=settings)
     keepline("relay", OPENLINEAGE__TRANSPORT=settings)
     assert said(waiting) == "everything is delivered or dead\n"
     assert all_once(destination, names)
+
+
+def test_flush_repairs_a_damaged_ledger_and_waits_for_what_it_held(
+    keepline: Keepline, outbox: Path, destination: RecordingDestination
+) -> None:
+    names = append(outbox, ["one"])
+    (outbox / "ledger.db").write_bytes(b"no ledger" * 1000)
+    settings = configured(outbox, {"a": leg(destination)})
+    assert said(keepline("flush", OPENLINEAGE__TRANSPORT=settings)) == "everything is delivered or dead\n"
+    assert all_once(destination, names)
+
+
+def test_flush_of_a_damaged_ledger_that_nobody_repairs_is_an_error(keepline: Keepline, outbox: Path) -> None:
+    append(outbox, ["one"])
+    (outbox / "ledger.db").write_bytes(b"no ledger" * 1000)
+    text = said(keepline("flush", "--timeout", "30", "--outbox", outbox), status=1)
+    assert text.startswith("Error: can't read the ledger ")
+
+
+@pytest.mark.parametrize("by", ["configuration", "option"])
+def test_flush_warns_once_of_a_setting_that_is_not_known(
+    by: str, keepline: Keepline, outbox: Path, destination: RecordingDestination
+) -> None:
+    append(outbox, ["one"])
+    settings = configured(outbox, {"a": leg(destination)}, colour="red")
+    words = ["--outbox", str(outbox)] if by == "option" else []
+    text = said(keepline("flush", *words, OPENLINEAGE__TRANSPORT=settings))
+    assert text.count("keepline setting `colour` is not known") == 1
+
+
+def test_flush_with_a_wrong_leg_says_so_at_once(keepline: Keepline, outbox: Path) -> None:
+    append(outbox, ["one"])
+    settings = configured(outbox, {"a": {"type": "htp"}})
+    assert said(keepline("flush", OPENLINEAGE__TRANSPORT=settings), status=1) == (
+        "Error: transports.a: `type` is 'htp', which is no transport of the client's; name one, such as "
+        "`http`, or a class in full\n"
+    )
 
 
 # Relay
@@ -407,7 +470,23 @@ def test_relay_with_a_wrong_leg_says_what_the_client_says(keepline: Keepline, ou
     text = said(
         keepline("relay", OPENLINEAGE__TRANSPORT=configured(outbox, {"a": {"type": "http"}})), status=1
     )
-    assert text == "Error: RuntimeError: `url` key not passed to HttpConfig\n"
+    assert text == "Error: transports.a: RuntimeError: `url` key not passed to HttpConfig\n"
+
+
+def test_relay_with_a_transport_that_can_t_be_imported_says_so_once(keepline: Keepline, outbox: Path) -> None:
+    settings = configured(outbox, {"a": {"type": "nowhere.Transport"}})
+    assert said(keepline("relay", OPENLINEAGE__TRANSPORT=settings), status=1) == (
+        "Error: transports.a: ImportError: Failed to import nowhere.Transport (No module named 'nowhere')\n"
+    )
+
+
+def test_relay_logs_its_own_details_alone(
+    keepline: Keepline, outbox: Path, destination: RecordingDestination
+) -> None:
+    append(outbox, ["one"])
+    settings = configured(outbox, {"a": leg(destination)}, relay_idle=0.1)
+    text = said(keepline("relay", "-v", "--exit-when-idle", OPENLINEAGE__TRANSPORT=settings))
+    assert not re.search(r" DEBUG (?!keepline)", text)
 
 
 def test_relay_that_is_left_by_a_transport_s_threads_ends_all_the_same(
@@ -444,7 +523,10 @@ def test_the_outbox_is_the_option_s_else_the_variable_s_else_the_configuration_s
         return Path(json.loads(said(keepline("status", "--json", *words, **env)))["outbox"])
 
     variable = {"KEEPLINE_OUTBOX": str(tmp_path / "variable")}
-    (tmp_path / "option").mkdir()
+    for folder in (tmp_path / "option", tmp_path / "variable", tmp_path / "configured"):
+        folder.mkdir()
+    (environment / ".keepline").mkdir()
+    (tmp_path / "airflow" / "keepline").mkdir(parents=True)
     assert shown("--outbox", tmp_path / "option", **variable) == tmp_path / "option"
     assert shown(**variable) == tmp_path / "variable"
     assert shown() == tmp_path / "configured"
@@ -498,6 +580,18 @@ def test_an_error_is_one_line_and_exit_status_1(
     assert "pw" not in output
 
 
+@pytest.mark.parametrize("command", ["status", "relay", "flush"])
+def test_a_configuration_that_can_t_be_read_is_an_error(
+    command: str, keepline: Keepline, environment: Path
+) -> None:
+    (environment / "openlineage.yml").write_text("transport: {type: keepline.Transport, [\n")
+    text = said(keepline(command), status=1)
+    assert text.startswith("Error: Couldn't read content of the OpenLineage config file `")
+    assert "openlineage.yml" in text
+    assert text.count("\n") == 1
+    assert ("; `--outbox FOLDER` does without the configuration" in text) == (command == "status")
+
+
 def test_an_outbox_that_is_a_file_is_an_error(keepline: Keepline, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     text = said(keepline("status", "--outbox", tmp_path / "file"), status=1)
@@ -515,4 +609,5 @@ def test_each_command_says_what_it_is_for(keepline: Keepline) -> None:
         "dead", "demo", "flush", "forget", "relay", "replay", "resume", "runs", "status", "stop", "trace",
     ):  # fmt: skip
         assert re.search(rf"^  {command} +\w", text, re.MULTILINE)
+    assert not re.search(r"\w\.\.\.$", text, re.MULTILINE)
     assert said(keepline("--version")) == f"keepline, version {__version__}\n"

@@ -127,8 +127,11 @@ def test_show_tells_all_that_is_kept_with_the_event(keepline: Keepline, three_de
         (["show", "x@a"], 2, "'x@a' names no dead letter"),
         (["show", "99999999999999999999@a"], 2, "names no dead letter"),
         (["replay"], 2, "say which: some IDs, or --all, or filters"),
-        (["replay", "--all", "--job", "x"], 2, "say which"),
-        (["replay", "1@a", "--all"], 2, "say which"),
+        (["replay", "--all", "--job", "x"], 0, "nothing to replay"),
+        (["replay", "1@a", "--all"], 2, "give either IDs, or --all or filters"),
+        (["replay", "1@a", "--destination", "a"], 2, "give either IDs, or --all or filters"),
+        (["discard", "--all", "--destination", "a"], 1, "3 dead letters for good (3 of a)"),
+        (["list", "--since", "1h", "--until", "2h"], 2, "--since is not before --until"),
         (["replay", "1@a", "4@a"], 1, "Error: no dead letter 4@a"),
         (["discard"], 2, "say which"),
         (["discard", "--destination", "b"], 1, "Error: there is no destination `b`; there is: a"),
@@ -186,7 +189,8 @@ def test_replay_of_what_is_refused_again_says_so(
 ) -> None:
     destination.answer(400, times=1)
     text = said(keepline("dead", "replay", "2@a", "3@a", "--outbox", three_dead), status=4)
-    assert sorted(text.splitlines()[-1].removeprefix("a: ").split(", ")) == ["1 dead", "1 delivered"]
+    told = text.splitlines()[-1].removeprefix("a: ").removesuffix("; see `keepline dead list`")
+    assert sorted(told.split(", ")) == ["1 dead", "1 delivered"]
     assert all_counted(three_dead, "a", 4)
 
 

@@ -157,6 +157,38 @@ def test_a_new_destination_gets_what_came_before_it(
     ][1]["events"] == 5  # fmt: skip
 
 
+def test_a_stretch_that_ends_before_it_begins_is_an_error(keepline: Keepline, delivered: Path) -> None:
+    text = said(keepline("replay", "--from", "1h", "--to", "2h", "--outbox", delivered), status=2)
+    assert "--from is not before --to" in text
+
+
+def test_a_replay_among_destinations_that_stand_in_for_one_another(
+    keepline: Keepline, outbox: Path, destination: RecordingDestination, other: RecordingDestination
+) -> None:
+    legs = {"first": leg(destination), "second": leg(other)}
+    settings = configured(outbox, legs, continue_on_success=False)
+    emit(outbox, *FOUR)
+    said(keepline("flush", OPENLINEAGE__TRANSPORT=settings))
+    words = ("replay", "--run", run(1), "--destination", "second")
+    text = said(keepline(*words, OPENLINEAGE__TRANSPORT=settings))
+    assert "the destinations stand in for one another: to the first that accepts\n" in text
+    assert text.splitlines()[-1] == "second: 2 delivered"
+    assert (len(names_in(destination)), len(names_in(other))) == (6, 0)
+    text = said(keepline("trace", run(1), OPENLINEAGE__TRANSPORT=settings))
+    assert "    second  not for it: taken by `first`\n" in text
+
+
+def test_a_replay_where_no_relay_could_come_is_an_error(
+    keepline: Keepline, outbox: Path, destination: RecordingDestination, deliver: Deliver
+) -> None:
+    relay = deliver({"a": leg(destination)})
+    emit(outbox, "1:START")
+    until(lambda: status_of(outbox, "a").delivered == 1)
+    relay.stop()
+    text = said(keepline("replay", "--run", run(1), "--outbox", outbox), status=1)
+    assert "Error: no relay runs, and no destination is configured here" in text
+
+
 def test_a_destination_that_never_was_is_an_error(keepline: Keepline, delivered: Path) -> None:
     words = ("replay", "--from", "1h", "--outbox", delivered, "--destination")
     assert said(keepline(*words, "b"), status=1) == "Error: there is no destination `b`; there is: a\n"
@@ -243,16 +275,32 @@ def test_a_replay_without_a_relay_waits_for_the_next(
 
 
 def test_a_relay_that_fails_isn_t_waited_for(
-    keepline: Keepline, outbox: Path, destination: RecordingDestination, deliver: Deliver
+    keepline: Keepline,
+    outbox: Path,
+    environment: Path,
+    destination: RecordingDestination,
+    deliver: Deliver,
 ) -> None:
     relay = deliver({"a": leg(destination)})
     emit(outbox, "1:START")
     until(lambda: status_of(outbox, "a").delivered == 1)
     relay.stop()
+    words = ("replay", "--run", run(1))
     settings = configured(outbox, {"a": {"type": "nowhere.Transport"}})
+    text = said(keepline(*words, OPENLINEAGE__TRANSPORT=settings), status=1)
+    assert "Error: transports.a: ImportError: Failed to import nowhere.Transport" in text
+    (environment / "broken.py").write_text(
+        "import sys\n"
+        "from openlineage.client.transport.transport import Transport\n"
+        "if 'replay' not in sys.argv: raise RuntimeError('out of order')\n"  # in the relay
+        "class Broken(Transport):\n"
+        "    def emit(self, event): pass\n"
+    )
+    settings = configured(outbox, {"a": {"type": "broken.Broken"}})
     began = time.monotonic()
-    text = said(keepline("replay", "--run", run(1), OPENLINEAGE__TRANSPORT=settings), status=3)
+    text = said(keepline(*words, OPENLINEAGE__TRANSPORT=settings), status=3)
     assert "no relay runs; the next one does it" in text
+    assert text.endswith("the last one said: ImportError: Failed to import broken.Broken\n")
     assert time.monotonic() - began < SOON
 
 

@@ -75,10 +75,31 @@ def test_resume_has_a_changed_address_take_effect(
     until(lambda: len(other.events) == 1)
     after = relay_of(outbox)
     assert after is not None
+    # What the relay before had is not resumed.
+    renamed = configured(outbox, {"b": leg(other)}, **SLOW)
+    text = said(keepline("resume", OPENLINEAGE__TRANSPORT=renamed))
+    assert text.splitlines()[-1] == "resumed b; `keepline status` says what comes of it"
+    said(keepline("resume", OPENLINEAGE__TRANSPORT=settings))
+    after = relay_of(outbox)
     # The same settings once more: nothing to replace.
     text = said(keepline("resume", OPENLINEAGE__TRANSPORT=settings))
     assert "replaced" not in text
     assert relay_of(outbox) == after
+
+
+def test_resume_leaves_a_relay_that_works_alone_when_the_next_could_not_start(
+    keepline: Keepline, outbox: Path, destination: RecordingDestination
+) -> None:
+    with closing(client(outbox, {"a": leg(destination)})) as emitting:
+        emitting.emit(run_event("one"))
+    until(lambda: len(destination.events) == 1)
+    before = relay_of(outbox)
+    settings = configured(outbox, {"a": {"type": "nowhere.Transport"}})
+    text = said(keepline("resume", OPENLINEAGE__TRANSPORT=settings), status=1)
+    assert text == (
+        "Error: transports.a: ImportError: Failed to import nowhere.Transport (No module named 'nowhere')\n"
+    )
+    assert relay_of(outbox) == before
 
 
 def test_resume_starts_a_relay_where_none_runs(
@@ -153,8 +174,8 @@ def test_forget_drops_an_orphan_with_what_waits_for_it(keepline: Keepline, orpha
     assert (status_of(orphaned, "old").pending, status_of(orphaned, "old").dead) == (1, 1)
     text = said(keepline("forget", "old", "--outbox", orphaned), status=1)
     assert text == (
-        "Error: this drops `old` for good, with 1 pending and 1 dead; go on? Nobody is there to ask; "
-        "say --yes if that is meant\n"
+        "Error: this drops `old` for good, with 1 pending and 1 dead, and the history of what it was given; "
+        "go on? Nobody is there to ask; say --yes if that is meant\n"
     )
     assert status_of(orphaned, "old").pending == 1
     text = said(keepline("forget", "old", "--yes", "--outbox", orphaned))
@@ -174,7 +195,7 @@ def test_forget_refuses_what_is_in_the_configuration(
     keepline: Keepline, orphaned: Path, destination: RecordingDestination
 ) -> None:
     text = said(keepline("forget", "new", "--yes", "--outbox", orphaned), status=1)
-    assert text.startswith("Error: `new` is in the configuration; take it out")
+    assert text == "Error: the last relay still had `new`; run `keepline resume` first\n"
     settings = configured(orphaned, {"old": leg(destination)})
     text = said(keepline("forget", "old", "--yes", OPENLINEAGE__TRANSPORT=settings), status=1)
     assert text.startswith("Error: `old` is in the configuration; take it out")

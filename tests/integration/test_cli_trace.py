@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support_cli import EVENT_TIME, Keepline, document, emit, run, said, wait_settled
+from tests.support_cli import EVENT_TIME, Keepline, configured, document, emit, run, said, wait_settled
 from tests.support_relay import leg, status_of, until
 
 from keepline.demo.destination import RecordingDestination
@@ -53,6 +53,7 @@ def test_a_run_that_arrived_everywhere(
     delivery = one["events"][0]["deliveries"][0]
     assert delivery.keys() == {
         "destination", "state", "attempts", "status", "answer", "first_at", "ended_at", "why",
+        "charged",
     }  # fmt: skip
     assert (delivery["destination"], delivery["state"], delivery["status"]) == ("a", "delivered", 201)
     assert time.time() - 60 < delivery["first_at"] <= delivery["ended_at"] <= time.time()
@@ -67,7 +68,8 @@ def test_a_run_that_waits_for_a_destination_that_is_out(
     emit(outbox, "1:START")
     until(lambda: status_of(outbox, "a").state == "out" if (outbox / "ledger.db").exists() else False)
     text = said(keepline("trace", run(1), "--outbox", outbox), status=3)
-    assert "    a  pending: out: HTTP 503: back soon" in text
+    # The answer is said once.
+    assert re.search(r"^    a  pending: out: HTTP 503: back soon; \d+ (try|tries)$", text, re.MULTILINE)
     (one,) = document(keepline("trace", run(1), "--json", "--outbox", outbox), status=3)["runs"]
     assert one["events"][0]["deliveries"][0]["state"] == "pending"
 
@@ -95,7 +97,11 @@ def test_events_that_are_in_the_journal_still(keepline: Keepline, outbox: Path) 
     text = said(keepline("trace", run(1), "--outbox", outbox), status=3)
     assert re.search(rf"^  START     {EVENT_TIME}, appended {TIME}, in the journal$", text, re.MULTILINE)
     assert re.search(r"^    pending: no relay has taken it in yet, for \d+ s$", text, re.MULTILINE)
-    assert text.endswith("no relay runs; `keepline flush` starts one\n")
+    assert text.endswith("no relay runs; no destination is configured here\n")
+    for relay, how in (("auto", "`keepline flush` starts one"), ("external", "`keepline relay` delivers")):
+        settings = configured(outbox, {"a": leg("http://127.0.0.1:1")}, relay=relay)
+        text = said(keepline("trace", run(1), OPENLINEAGE__TRANSPORT=settings), status=3)
+        assert text.endswith(f"no relay runs; {how}\n")
 
 
 def test_destinations_that_came_later_and_those_that_are_gone(
@@ -150,7 +156,7 @@ def test_a_run_that_nothing_is_known_of(keepline: Keepline, outbox: Path) -> Non
 
 def test_trace_has_to_be_told_what(keepline: Keepline, outbox: Path) -> None:
     assert "give a RUN_ID or --job" in said(keepline("trace"), status=2)
-    assert "give a RUN_ID or --job" in said(keepline("trace", "x", "--job", "y"), status=2)
+    assert "give only one of RUN_ID and --job" in said(keepline("trace", "x", "--job", "y"), status=2)
 
 
 def test_runs_and_open_runs(

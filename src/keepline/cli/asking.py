@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import click
 
+from keepline.cli.judging import judge, last_words
+from keepline.cli.printing import plain
 from keepline.cli.waiting import wait_until
 from keepline.config import RelayMode, Settings
 from keepline.errors import RelayError
@@ -25,6 +27,8 @@ EXIT_DEAD = 4
 """Something was given up."""
 
 _TAKES_OVER = 0.5
+# Between starting a relay and beginning to wait for it.
+_JUST_BEFORE = 5.0
 
 
 def runs(files: OutboxFiles) -> bool:
@@ -71,10 +75,37 @@ def start_relay(settings: Settings | None) -> None:
         settings: as configured here; without any, none can be started.
 
     Raises:
-        KeeplineError: it can't be started.
+        KeeplineError: it can't be started, or couldn't live with what is configured.
     """
-    if settings is not None and settings.relay is not RelayMode.EXTERNAL:
-        start(settings)
+    if settings is None or settings.relay is RelayMode.EXTERNAL:
+        return
+    see_that_one_can_start(OutboxFiles(settings.outbox), settings)
+    start(settings)
+
+
+def how_to_start(settings: Settings | None) -> str:
+    """What brings a relay, for those who read that none runs.
+
+    Args:
+        settings: as configured here.
+    """
+    if settings is None or settings.relay is RelayMode.EXTERNAL:
+        return "`keepline relay` delivers" if settings is not None else "no destination is configured here"
+    return "`keepline flush` starts one"
+
+
+def see_that_one_can_start(files: OutboxFiles, settings: Settings | None) -> None:
+    """Raise where no relay runs, and :func:`start_relay` would start one that ends at once.
+
+    Args:
+        files: the outbox.
+        settings: as configured here; without any, none is started.
+
+    Raises:
+        KeeplineError: what is configured can't be delivered to.
+    """
+    if settings is not None and settings.relay is not RelayMode.EXTERNAL and not runs(files):
+        judge(settings)
 
 
 def give(files: OutboxFiles, settings: Settings | None, commands: Iterable[Command]) -> Asked | None:
@@ -88,17 +119,19 @@ def give(files: OutboxFiles, settings: Settings | None, commands: Iterable[Comma
     Raises:
         KeeplineError: they can't be appended, or no relay can be started.
     """
+    see_that_one_can_start(files, settings)
     asked = ask(files, commands, settings.tuning if settings is not None else Tuning())
     # Behind the append: a relay that ends meanwhile has either seen it, or is gone now.
     start_relay(settings)
     return asked
 
 
-def wait_applied(files: OutboxFiles, asked: Asked | None, timeout: float) -> None:
+def wait_applied(files: OutboxFiles, settings: Settings | None, asked: Asked | None, timeout: float) -> None:
     """Wait until commands were applied. Exits with status 3, and says why, when they aren't.
 
     Args:
         files: the outbox.
+        settings: as configured here.
         asked: where the last of them stands; ``None`` for none.
         timeout: longest wait, seconds.
 
@@ -108,13 +141,33 @@ def wait_applied(files: OutboxFiles, asked: Asked | None, timeout: float) -> Non
     if asked is None or is_applied(files, asked):
         return
     gone = RelayGone(files)
+    began = time.time() - _JUST_BEFORE
     if wait_until(files, lambda: is_applied(files, asked), timeout, unless=gone):
         return
     if gone.seen:
-        click.echo(f"no relay runs; the next one does it (see `keepline relay`, {files.relay_log})", err=True)
+        starts = settings is not None and settings.relay is not RelayMode.EXTERNAL
+        see = f"see {files.relay_log}" if starts else how_to_start(settings)
+        click.echo(f"no relay runs; the next one does it ({see})", err=True)
+        said = last_words(files, began) if starts else ""
+        if said:
+            click.echo(f"the last one said: {plain(said)}", err=True)
     else:
         click.echo(f"the relay has not come to it within {timeout:g} s; it will", err=True)
     raise SystemExit(EXIT_WAITS)
+
+
+def see_that_one_may_come(files: OutboxFiles, settings: Settings | None) -> None:
+    """Raise where no relay runs and nothing that is configured here could be one.
+
+    Args:
+        files: the outbox.
+        settings: as configured here.
+
+    Raises:
+        RelayError: so it is.
+    """
+    if settings is None and not runs(files):
+        raise RelayError("no relay runs, and no destination is configured here; see `keepline relay --help`")
 
 
 def renew_relay(settings: Settings) -> None:
@@ -129,6 +182,8 @@ def renew_relay(settings: Settings) -> None:
     other = other_relay(settings)
     if other is not None:
         may_replace(other, settings)
+        # A relay that works must not be ended for one that can't.
+        judge(settings)
         end_other(settings)
         click.echo(f"the relay (pid {other.pid}) had other settings and is replaced", err=True)
     start_relay(settings)

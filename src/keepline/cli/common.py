@@ -6,8 +6,9 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, TypeVar, cast
 
@@ -35,7 +36,8 @@ def settings_for(option: str | None) -> Settings | None:
     # Here because it loads the whole OpenLineage client, which a command that is given its outbox can spare.
     from keepline.discovery import client_transport, keepline_settings
 
-    found = keepline_settings(client_transport())
+    with _unreadable_is_an_error():
+        found = keepline_settings(client_transport())
     if found is None and _has_provider():
         # Airflow talks while it is imported: what a program reads on the standard output must stay ours.
         with redirect_stdout(sys.stderr):
@@ -43,7 +45,32 @@ def settings_for(option: str | None) -> Settings | None:
 
             found = settings()
     named = option or os.environ.get(OUTBOX_VARIABLE)
-    return Settings.from_dict({**found.raw, "outbox": named}) if found is not None and named else found
+    if found is None or not named:
+        return found
+    # Not parsed once more, which would warn once more of what is not known.
+    return replace(found, outbox=outbox_folder(named), raw={**found.raw, "outbox": named})
+
+
+@contextmanager
+def _unreadable_is_an_error() -> Iterator[None]:
+    # The client logs a traceback, and goes on as if there were no such file.
+    client = logging.getLogger("openlineage.client.client")
+    told: list[str] = []
+
+    def take(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.ERROR or not record.exc_info or record.exc_info[1] is None:
+            return True
+        said = " ".join(str(record.exc_info[1]).split())
+        told.append(f"{record.getMessage().rstrip(': ')}: {said}")
+        return False
+
+    client.addFilter(take)
+    try:
+        yield
+    finally:
+        client.removeFilter(take)
+    if told:
+        raise click.ClickException(told[0])
 
 
 def _has_provider() -> bool:
@@ -52,36 +79,75 @@ def _has_provider() -> bool:
     return False
 
 
-def find_outbox(option: str | None) -> OutboxFiles:
-    """The outbox that a command is about.
+def find_outbox(option: str | None, *, may_come: bool = False) -> OutboxFiles:
+    """The outbox that a command is about, for one that needs no more of the configuration.
 
     The first of these that there is: the option, ``KEEPLINE_OUTBOX``, the OpenLineage or Airflow
     configuration, the default.
 
     Args:
         option: what ``--outbox`` says.
+        may_come: whether one that isn't there yet will do, unless it is the option's.
 
     Raises:
-        ConfigError: a setting is wrong.
-        OutboxUnavailable: there is none where the option says; one that is only configured may come yet.
-        Exception: what the client or Airflow raises for a configuration that can't be read.
+        OutboxUnavailable: there is none.
+        ClickException: the configuration is wrong or can't be read.
     """
-    return locate(option)[0]
+    return locate(option, may_come=may_come)[0]
 
 
-def locate(option: str | None) -> tuple[OutboxFiles, Settings | None]:
+def locate(option: str | None, *, may_come: bool = False) -> tuple[OutboxFiles, Settings | None]:
     """As :func:`find_outbox`, with the settings, where finding it took reading them.
 
     Args:
         option: what ``--outbox`` says.
+        may_come: whether one that isn't there yet will do, unless it is the option's.
     """
     if option or os.environ.get(OUTBOX_VARIABLE):
-        files = OutboxFiles(outbox_folder(option))
-        if option and not files.folder.exists():
-            raise OutboxUnavailable(f"there is no outbox at {files.folder}; see what `--outbox` says")
-        return files, None
-    settings = settings_for(None)
-    return OutboxFiles(settings.outbox if settings is not None else outbox_folder()), settings
+        return _there(option, None, may_come=may_come), None
+    try:
+        settings = settings_for(None)
+    except Exception as error:
+        raise click.ClickException(
+            f"{in_words(error)}; `--outbox FOLDER` does without the configuration"
+        ) from error
+    return _there(option, settings, may_come=may_come), settings
+
+
+def outbox_and_settings(option: str | None, *, may_come: bool = False) -> tuple[OutboxFiles, Settings | None]:
+    """The outbox that a command is about, and the settings, for one that may have to start a relay.
+
+    Args:
+        option: what ``--outbox`` says.
+        may_come: whether an outbox that isn't there yet will do, unless it is the option's.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        OutboxUnavailable: there is no outbox.
+        Exception: what the client or Airflow raises for a configuration that can't be read.
+    """
+    settings = settings_for(option)
+    return _there(option, settings, may_come=may_come), settings
+
+
+def _there(option: str | None, settings: Settings | None, *, may_come: bool) -> OutboxFiles:
+    files = OutboxFiles(settings.outbox if settings is not None else outbox_folder(option))
+    if may_come and not option:
+        return files
+    with suppress(OSError):  # Whoever reads it says what is wrong.
+        if not files.folder.exists():
+            raise OutboxUnavailable(
+                f"there is no outbox at {files.folder} (from {_source(option, settings)})"
+            )
+    return files
+
+
+def _source(option: str | None, settings: Settings | None) -> str:
+    if option:
+        return "`--outbox`"
+    if os.environ.get(OUTBOX_VARIABLE):
+        return OUTBOX_VARIABLE
+    return "the configuration" if settings is not None and settings.raw.get("outbox") else "the default"
 
 
 def outbox_option(command: _F) -> _F:
@@ -105,11 +171,22 @@ def plain_errors(command: _F) -> _F:
             raise  # click's own business
         except Exception as error:
             log.debug("the failure was", exc_info=True)
-            # The client's messages don't say what they are about; ours do.
-            kind = "" if isinstance(error, KeeplineError) else f"{type(error).__name__}: "
-            raise click.ClickException(kind + " ".join(str(error).split())) from error
+            raise click.ClickException(in_words(error)) from error
 
     return cast("_F", call)
+
+
+def in_words(error: Exception) -> str:
+    """An error as one line.
+
+    Args:
+        error: whichever.
+    """
+    if isinstance(error, click.ClickException):
+        return error.message
+    # The client's messages don't say what they are about; ours do.
+    kind = "" if isinstance(error, KeeplineError) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())
 
 
 def json_option(command: _F) -> _F:

@@ -12,7 +12,7 @@ from keepline.cli.common import find_outbox, json_option, outbox_option, plain_e
 from keepline.cli.dead_discard import discard
 from keepline.cli.dead_replay import replay
 from keepline.cli.letters import filters, parsed, see_that_all_are_there, see_that_known, selection_of
-from keepline.cli.printing import console, job, plain, table
+from keepline.cli.printing import job, plain, print_table
 from keepline.cli.when import clock
 from keepline.outbox.contents import body_of_event
 from keepline.outbox.dead import DEAD, DeadLetter, dead_letters
@@ -22,7 +22,7 @@ from keepline.outbox.selection import Selection
 _ANSWER_COLUMNS = 60
 
 
-@click.group()
+@click.group(short_help="Show dead letters, replay or discard them.")
 def dead() -> None:
     """Show dead letters, replay them, or let go of them.
 
@@ -61,7 +61,7 @@ def list_(
         click.echo("no dead letters")
         return
     titles = ("dead letter", "type", "job", "run", "tries", "given up", "answer")
-    console().print(table(titles, map(_row, found), right=("tries",)))
+    print_table(titles, map(_row, found), right=("tries",))
     if total > len(found):
         click.echo(f"and {total - len(found)} more (--limit)")
 

@@ -9,11 +9,10 @@ import click
 from keepline.cli.asking import give, wait_applied
 from keepline.cli.common import (
     confirm,
-    find_outbox,
     json_option,
+    outbox_and_settings,
     outbox_option,
     plain_errors,
-    settings_for,
     yes_option,
 )
 from keepline.cli.letters import all_option, chosen_of, filters, ids_argument, selection_of
@@ -48,8 +47,7 @@ def discard(
     as_json: bool,
 ) -> None:
     """Let go of dead letters. They are counted as discarded, and deleted with what else is old."""
-    files = find_outbox(outbox)
-    settings = settings_for(outbox)
+    files, settings = outbox_and_settings(outbox)
     chosen = chosen_of(files, ids, everything, destination, selection_of(job, run, since, until))
     counts = {one.destination: len(one.events) for one in chosen}
     told = ", ".join(f"{count} of {name}" for name, count in counts.items())
@@ -63,7 +61,7 @@ def discard(
         for one in chosen
         for begin in range(0, len(one.events), _EVENTS_EACH)
     )
-    wait_applied(files, give(files, settings, commands) if chosen else None, timeout)
+    wait_applied(files, settings, give(files, settings, commands) if chosen else None, timeout)
     if as_json:
         click.echo(json.dumps({"discarded": counts}, indent=2))
     else:

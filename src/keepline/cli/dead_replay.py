@@ -5,11 +5,10 @@ from __future__ import annotations
 import click
 
 from keepline.cli.common import (
-    find_outbox,
     json_option,
+    outbox_and_settings,
     outbox_option,
     plain_errors,
-    settings_for,
     yes_option,
 )
 from keepline.cli.letters import all_option, chosen_of, filters, ids_argument, selection_of
@@ -49,8 +48,7 @@ def replay(
 
     Exits with status 3 when something still waits at the end, and 4 when something was refused again.
     """
-    files = find_outbox(outbox)
-    settings = settings_for(outbox)
+    files, settings = outbox_and_settings(outbox)
     chosen = chosen_of(files, ids, everything, destination, selection_of(job, run, since, until))
     known = known_destinations(files)
     for one in chosen:

@@ -6,7 +6,7 @@ import click
 from rich.console import Console
 
 
-@click.command()
+@click.command(short_help="Run a real Airflow through outages and kills.")
 @click.option(
     "--seed",
     is_flag=True,

@@ -9,11 +9,10 @@ import click
 from keepline.cli.asking import give, wait_applied
 from keepline.cli.common import (
     confirm,
-    find_outbox,
     json_option,
+    outbox_and_settings,
     outbox_option,
     plain_errors,
-    settings_for,
     yes_option,
 )
 from keepline.errors import RelayError
@@ -21,7 +20,7 @@ from keepline.outbox.commands import Forget
 from keepline.outbox.destinations import known_destinations
 
 
-@click.command()
+@click.command(short_help="Drop a destination that is configured no more.")
 @outbox_option
 @click.argument("name")
 @click.option(
@@ -32,21 +31,24 @@ from keepline.outbox.destinations import known_destinations
 @plain_errors
 def forget(outbox: str | None, name: str, timeout: float, yes: bool, as_json: bool) -> None:
     """Drop a destination that is out of the configuration: what waits for it, its dead letters, its name."""
-    files = find_outbox(outbox)
-    settings = settings_for(outbox)
+    files, settings = outbox_and_settings(outbox)
     known = known_destinations(files)
     if name not in known:
         there = ", ".join(one.name for one in known.values() if not one.active) or "none"
         raise RelayError(f"there is no destination `{name}`; out of the configuration: {there}")
     one = known[name]
-    if one.active or (settings is not None and name in {leg.name for leg in settings.legs}):
+    if settings is not None and name in {leg.name for leg in settings.legs}:
         raise RelayError(
             f"`{name}` is in the configuration; take it out, then have the relay take that up with "
             "`keepline resume`"
         )
+    if one.active:
+        raise RelayError(f"the last relay still had `{name}`; run `keepline resume` first")
     lost = f"{one.pending} pending and {one.dead} dead"
-    confirm(f"this drops `{name}` for good, with {lost}; go on", yes=yes)
-    wait_applied(files, give(files, settings, [Forget(one.ledger, name)]), timeout)
+    confirm(
+        f"this drops `{name}` for good, with {lost}, and the history of what it was given; go on", yes=yes
+    )
+    wait_applied(files, settings, give(files, settings, [Forget(one.ledger, name)]), timeout)
     if name in known_destinations(files):
         raise RelayError(f"`{name}` is in the relay's configuration again, and was not forgotten")
     if as_json:

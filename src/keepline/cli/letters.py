@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from keepline.cli.waiting import looking
-from keepline.cli.when import FORMS, When
+from keepline.cli.when import FORMS, When, see_that_in_order
 from keepline.outbox.dead import DEAD
 from keepline.outbox.destinations import known_destinations
 from keepline.outbox.files import OutboxFiles
@@ -17,7 +17,7 @@ from keepline.outbox.selection import Chosen, Selection, choose
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 ids_argument = click.argument("ids", metavar="[ID]...", nargs=-1)
-all_option = click.option("--all", "everything", is_flag=True, help="All dead letters.")
+all_option = click.option("--all", "everything", is_flag=True, help="All dead letters that fit the filters.")
 
 
 def filters(command: _F) -> _F:
@@ -35,6 +35,7 @@ def filters(command: _F) -> _F:
 
 def selection_of(job: str | None, run: str | None, since: float | None, until: float | None) -> Selection:
     """What these options ask for."""
+    see_that_in_order("--since", since, "--until", until)
     return Selection(DEAD, job=job, run=run, ended_since=since, ended_until=until)
 
 
@@ -110,7 +111,9 @@ def chosen_of(
         OutboxError: the outbox can't be read.
     """
     filtered = destination is not None or selection != Selection(DEAD)
-    if [bool(ids), everything, filtered].count(True) != 1:
+    if ids and (everything or filtered):
+        raise click.UsageError("give either IDs, or --all or filters such as --destination; not both")
+    if not (ids or everything or filtered):
         raise click.UsageError("say which: some IDs, or --all, or filters such as --destination")
     if ids:
         found = []

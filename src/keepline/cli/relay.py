@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from keepline.cli.apart import settings_apart
 from keepline.cli.common import outbox_option, plain_errors
+from keepline.cli.judging import judge
 from keepline.config import Settings
 from keepline.errors import ConfigError, KeeplineError, RelayError
 from keepline.outbox.files import OutboxFiles
@@ -14,7 +17,7 @@ from keepline.relay.logs import log_to_terminal
 from keepline.relay.process import leave, serve
 
 
-@click.command()
+@click.command(short_help="Deliver in the foreground.")
 @outbox_option
 @click.option(
     "--exit-when-idle", is_flag=True, help="End when nothing is left to deliver for `relay_idle` seconds."
@@ -36,6 +39,9 @@ def relay(outbox: str | None, exit_when_idle: bool, verbose: bool) -> None:
         )
     # Not before: the client says at INFO which transport it would use, which isn't the one meant here.
     log_to_terminal(verbose=verbose).hide(settings)
+    if not verbose:
+        # The client logs the errors that it raises.
+        logging.getLogger("openlineage.client.utils").setLevel(logging.ERROR)
     lock = _take_lock(OutboxFiles(settings.outbox))
     try:
         serve(settings, lock, ends_when_idle=exit_when_idle, ready=lambda: _say(settings), foreground=True)
@@ -43,6 +49,9 @@ def relay(outbox: str | None, exit_when_idle: bool, verbose: bool) -> None:
         # A transport may have left threads that never end: they must not keep a supervisor waiting.
         click.echo(f"Error: {error}", err=True)
         leave(1)
+    except Exception:
+        judge(settings)  # Says which leg it is.
+        raise
     leave(0)
 
 

@@ -9,16 +9,15 @@ import click
 from keepline.cli.asking import introduce
 from keepline.cli.common import (
     confirm,
-    find_outbox,
     json_option,
+    outbox_and_settings,
     outbox_option,
     plain_errors,
-    settings_for,
     yes_option,
 )
 from keepline.cli.replaying import Manner, replay_chosen
 from keepline.cli.waiting import looking
-from keepline.cli.when import FORMS, When
+from keepline.cli.when import FORMS, When, see_that_in_order
 from keepline.config import Settings
 from keepline.errors import RelayError
 from keepline.outbox.delivery import DeliveryState
@@ -35,7 +34,7 @@ _STATES = {
 _NO_FILTER = (None, None, None, None, "all")
 
 
-@click.command()
+@click.command(short_help="Deliver events again.")
 @outbox_option
 @click.option(
     "--destination",
@@ -53,7 +52,8 @@ _NO_FILTER = (None, None, None, None, "all")
     type=click.Choice(list(_STATES)),
     default="all",
     show_default=True,
-    help="Only what has come to this end at the destination; all is delivered, dead and never had.",
+    help="Only what has come to this end at the destination; all is delivered and dead, with --destination "
+    "also what it never had, and not discarded.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be replayed, and do nothing.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is delivered.")
@@ -85,8 +85,8 @@ def replay(
 
     Exits with status 3 when something still waits at the end, and 4 when something was refused again.
     """
-    files = find_outbox(outbox)
-    settings = settings_for(outbox)
+    see_that_in_order("--from", since, "--to", until)
+    files, settings = outbox_and_settings(outbox)
     manner = Manner(dry_run=dry_run, yes=yes, wait=wait, timeout=timeout, as_json=as_json)
     names = _destinations(files, settings, destinations, manner)
     if names and not dry_run and not destinations and (run, job, since, until, state) == _NO_FILTER:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from keepline.cli.asking import EXIT_DEAD, EXIT_WAITS, RelayGone, give, wait_applied
+from keepline.cli.asking import EXIT_DEAD, EXIT_WAITS, RelayGone, give, see_that_one_may_come, wait_applied
 from keepline.cli.common import confirm
-from keepline.cli.printing import console, job, plain, several, table
+from keepline.cli.printing import job, plain, print_table, several
 from keepline.cli.waiting import progress, wait_until
 from keepline.cli.when import clock
 from keepline.config import Settings
@@ -66,7 +67,10 @@ def replay_chosen(
     if not wanted or manner.dry_run:
         _say(files, manner, wanted, {})
         return
+    see_that_one_may_come(files, settings)
     _warn(wanted, yes=manner.yes)
+    if settings is not None and settings.failover and len(settings.legs) > 1:
+        click.echo("the destinations stand in for one another: to the first that accepts", err=True)
     ends = _carry_out(files, settings, wanted, manner)
     _say(files, manner, wanted, ends)
     if any(one.get("pending") for one in ends.values()):
@@ -86,16 +90,35 @@ def _carry_out(
         asked = give(files, settings, _commands(wanted, lambda count: shown.advance(task, count)))
         if not manner.wait:
             return {}
-        wait_applied(files, asked, manner.timeout)
+        wait_applied(files, settings, asked, manner.timeout)
         shown.reset(task, description="delivering", total=total)
 
         def done() -> bool:
-            waiting = sum(pending_of(files, one.destination, one.events) for one in wanted)
+            waiting = sum(
+                pending_of(files, name, one.events)
+                for one in wanted
+                for name in _takers(settings, one.destination)
+            )
             shown.update(task, completed=total - waiting)
             return not waiting
 
         wait_until(files, done, max(deadline - time.monotonic(), 0.0), unless=RelayGone(files))
-    return {one.destination: dict(ends_of(files, one.destination, one.events)) for one in wanted}
+    return {one.destination: _ends(files, settings, one) for one in wanted}
+
+
+def _takers(settings: Settings | None, destination: str) -> list[str]:
+    """Those that may take what is for a destination: all, where they stand in for one another."""
+    names = [leg.name for leg in settings.legs] if settings is not None and settings.failover else []
+    return names if destination in names else [destination]
+
+
+def _ends(files: OutboxFiles, settings: Settings | None, one: Chosen) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for name in _takers(settings, one.destination):
+        found += ends_of(files, name, one.events)
+    del found["none"]
+    found["none"] = len(one.events) - found.total()
+    return dict(+found)
 
 
 def _commands(wanted: list[Chosen], given: Callable[[int], None]) -> Iterator[Replay]:
@@ -132,7 +155,7 @@ def _show(wanted: list[Chosen], manner: Manner) -> None:
         for one in wanted
     ]
     titles = ("destination", "events", "runs", "first appended", "last appended")
-    console().print(table(titles, rows, right=("events", "runs")))
+    print_table(titles, rows, right=("events", "runs"))
     if manner.dry_run:
         for one in wanted:
             if one.set_back:
@@ -154,7 +177,9 @@ def _say(files: OutboxFiles, manner: Manner, wanted: list[Chosen], ends: dict[st
             f"{count} {state if state != 'none' else 'no more known'}" for state, count in states.items()
         )
         why = known[name].why if "pending" in states and name in known else ""
-        click.echo(f"{name}: {told}" + (f"; it is {plain(why)}" if why else ""))
+        told += f"; it is {plain(why)}" if why else ""
+        told += "; see `keepline dead list`" if "dead" in states else ""
+        click.echo(f"{name}: {told}")
 
 
 def _document(manner: Manner, wanted: list[Chosen], ends: dict[str, dict[str, int]]) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import json
 
 import click
 
-from keepline.cli.asking import give, renew_relay, runs, wait_applied
-from keepline.cli.common import find_outbox, json_option, outbox_option, plain_errors, settings_for
+from keepline.cli.asking import give, renew_relay, see_that_one_may_come, wait_applied
+from keepline.cli.common import json_option, outbox_and_settings, outbox_option, plain_errors
 from keepline.errors import RelayError
 from keepline.outbox.commands import Resume
 from keepline.outbox.destinations import known_destinations
 
 
-@click.command()
+@click.command(short_help="Try what is out or paused at once.")
 @outbox_option
 @click.argument("destination", required=False)
 @click.option(
@@ -27,21 +27,20 @@ def resume(outbox: str | None, destination: str | None, timeout: float, as_json:
     A key or address that was changed takes effect: a relay with other settings than those that are configured
     here is replaced. Starts a relay where none runs, unless `relay: external` is configured.
     """
-    files = find_outbox(outbox)
-    settings = settings_for(outbox)
-    names = {one.name for one in known_destinations(files).values() if one.active}
+    files, settings = outbox_and_settings(outbox, may_come=True)
     if settings is not None:
-        names |= {leg.name for leg in settings.legs}
+        names = {leg.name for leg in settings.legs}
+    else:
+        names = {one.name for one in known_destinations(files).values() if one.active}
     if destination is not None and destination not in names:
         raise RelayError(
             f"there is no destination `{destination}` in the configuration; there is: "
             f"{', '.join(sorted(names)) or 'none'}"
         )
-    if settings is None and not runs(files):
-        raise RelayError("no relay runs, and no destination is configured here; see `keepline relay --help`")
+    see_that_one_may_come(files, settings)
     if settings is not None:
         renew_relay(settings)
-    wait_applied(files, give(files, settings, [Resume(destination)]), timeout)
+    wait_applied(files, settings, give(files, settings, [Resume(destination)]), timeout)
     if as_json:
         click.echo(json.dumps({"resumed": sorted(names) if destination is None else [destination]}))
     else:

@@ -9,13 +9,13 @@ from dataclasses import asdict
 import click
 
 from keepline.cli.common import age, find_outbox, json_option, outbox_option, plain_errors
-from keepline.cli.printing import console, job, plain, table
+from keepline.cli.printing import job, plain, print_table
 from keepline.cli.waiting import looking
 from keepline.cli.when import FORMS, When, clock
 from keepline.outbox.runs import RunSummary, list_runs
 
 
-@click.command()
+@click.command(short_help="Show runs, and those that are open.")
 @outbox_option
 @click.option(
     "--open", "only_open", is_flag=True, help="Only runs with a START and no COMPLETE, FAIL or ABORT."
@@ -40,7 +40,7 @@ def runs(
         return
     if found.runs:
         titles = ("run", "job", "events", "first", "last", "last type", "age")
-        console().print(table(titles, map(_row, found.runs), right=("events", "age")))
+        print_table(titles, map(_row, found.runs), right=("events", "age"))
     else:
         click.echo("no open runs" if only_open else "no runs")
     if found.total > len(found.runs):

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from keepline.cli.common import age, json_option, locate, outbox_option, plain_errors
-from keepline.cli.printing import console, several, size, table
+from keepline.cli.printing import plain, print_table, several, size
 from keepline.errors import RelayError
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.status import DestinationStatus, OutboxStatus, read_status
@@ -19,7 +19,7 @@ from keepline.relay.lock import running
 _ANSWER_COLUMNS = 60
 
 
-@click.command()
+@click.command(short_help="Show what waits, was delivered or is dead.")
 @outbox_option
 @json_option
 @plain_errors
@@ -63,48 +63,49 @@ def _document(
         "bytes_on_disk": found.bytes_on_disk,
         "max_bytes": most,
         "damaged": list(found.damaged),
-        "destinations": [asdict(one) for one in found.destinations],
+        "destinations": [{**asdict(one), "state": _state(one)} for one in found.destinations],
     }
 
 
 def _print(files: OutboxFiles, found: OutboxStatus, relay: dict[str, Any] | None, most: int | None) -> None:
-    shown = console()
     bound = "" if most is None else f" of {size(most)}"
-    shown.print(f"outbox  {files.folder}  ({size(found.bytes_on_disk)}{bound})", soft_wrap=True)
-    shown.print(f"relay   {'not running' if relay is None else _describe(relay)}")
+    click.echo(f"outbox  {files.folder}  ({size(found.bytes_on_disk)}{bound})")
+    click.echo(f"relay   {'not running' if relay is None else _describe(relay)}")
     if found.waiting:
-        shown.print(
+        click.echo(
             f"journal {found.waiting} events not taken in yet, the oldest {age(found.waiting_age)} old"
         )
     if found.commands:
-        shown.print(f"journal {several(found.commands, 'command')} not applied yet")
+        click.echo(f"journal {several(found.commands, 'command')} not applied yet")
     if found.refused:
-        shown.print(f"refused {found.refused} events could not be appended and are lost", style="red")
+        click.secho(f"refused {found.refused} events could not be appended and are lost", fg="red")
     if found.damaged:
-        shown.print(
+        click.secho(
             f"damaged {several(len(found.damaged), 'file')} set aside in {files.damaged}; see what can be "
             "saved of them, then delete them",
-            style="red",
-            soft_wrap=True,
+            fg="red",
         )
     if not found.destinations:
-        shown.print("no relay has delivered from this outbox yet")
+        click.echo("no relay has delivered from this outbox yet")
         return
     titles = ("destination", "state", "pending", "oldest", "delivered", "dead", "discarded", "last answer")
-    shown.print(table(titles, map(_row, found.destinations), right=titles[2:7]))
+    print_table(titles, map(_row, found.destinations), right=titles[2:7])
     for one in found.destinations:
         if not one.active:
-            shown.print(
+            click.echo(
                 f"{one.name} is out of the configuration: {one.pending} pending and {one.dead} dead wait "
                 f"until it is named there again, or for `keepline forget {one.name}`",
-                soft_wrap=True,
             )
         elif one.state != "open":
-            told = f"{one.name} is {one.state} for {age(time.time() - one.since)}: {one.reason}"
-            shown.print(told, soft_wrap=True)
+            told = f"{one.name} has been {one.state} for {age(time.time() - one.since)}: {plain(one.reason)}"
+            click.echo(told)
     dead = sum(one.dead for one in found.destinations)
     if dead:
-        shown.print(f"{several(dead, 'dead letter')}: see `keepline dead list`")
+        click.echo(f"{several(dead, 'dead letter')}: see `keepline dead list`")
+
+
+def _state(one: DestinationStatus) -> str:
+    return one.state if one.active else "orphan"
 
 
 def _row(one: DestinationStatus) -> tuple[str, ...]:
@@ -113,7 +114,7 @@ def _row(one: DestinationStatus) -> tuple[str, ...]:
         answered += f" ({age(time.time() - one.last_answer_at)} ago)"
     return (
         one.name,
-        one.state if one.active else "orphan",
+        _state(one),
         str(one.pending),
         age(one.oldest_age),
         str(one.delivered),

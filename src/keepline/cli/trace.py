@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 
 import click
 
-from keepline.cli.asking import EXIT_DEAD, EXIT_WAITS, runs
-from keepline.cli.common import age, find_outbox, json_option, outbox_option, plain_errors
-from keepline.cli.printing import job, plain, several
+from keepline.cli.asking import EXIT_DEAD, EXIT_WAITS, how_to_start, runs
+from keepline.cli.common import age, json_option, locate, outbox_option, plain_errors, settings_for
+from keepline.cli.fates import told
+from keepline.cli.printing import job, plain
 from keepline.cli.waiting import looking
 from keepline.cli.when import clock
-from keepline.outbox.tracing import Trace, TracedDelivery, TracedEvent
+from keepline.config import Settings
+from keepline.outbox.tracing import Trace, TracedEvent
 from keepline.outbox.tracing import trace as ask
 
-_ANSWER_COLUMNS = 100
 
-
-@click.command()
+@click.command(short_help="Show what became of a run's events.")
 @outbox_option
 @click.argument("run_id", required=False)
 @click.option(
@@ -37,24 +38,43 @@ def trace(outbox: str | None, run_id: str | None, wanted: str | None, limit: int
     Exits with status 0 when all of it is delivered, 1 when nothing is known of that run, 3 when something
     still waits, and 4 when something will not arrive: it is dead, was discarded, or is for no destination.
     """
-    if (run_id is None) == (wanted is None):
+    if run_id is None and wanted is None:
         raise click.UsageError("give a RUN_ID or --job")
-    files = find_outbox(outbox)
+    if run_id is not None and wanted is not None:
+        raise click.UsageError("give only one of RUN_ID and --job")
+    files, settings = locate(outbox)
     with looking("looking at all events"):
         found = ask(files, run=run_id, job=wanted, limit=limit)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2))
     elif found.runs:
-        for line in _lines(found):
+        if settings is None and _needs_settings(found):
+            settings = _settings(outbox)
+        for line in _lines(found, settings):
             click.echo(line)
         if _status(found) == EXIT_WAITS and not runs(files):
-            click.echo("no relay runs; `keepline flush` starts one")
+            click.echo(f"no relay runs; {how_to_start(settings)}")
     if not found.runs:
         what = f"run {plain(run_id)}" if run_id is not None else f"job {plain(wanted or '')}"
         since = "no event at all" if found.known_since is None else f"events since {clock(found.known_since)}"
         if not as_json:
             click.echo(f"nothing is known of {what}; the outbox knows {since}", err=True)
     raise SystemExit(_status(found))
+
+
+def _needs_settings(found: Trace) -> bool:
+    return any(
+        event.event is None or any(one.state in ("none", "pending") for one in event.deliveries)
+        for run in found.runs
+        for event in run.events
+    )
+
+
+def _settings(outbox: str | None) -> Settings | None:
+    # They only make the answer more exact.
+    with suppress(Exception):
+        return settings_for(outbox)
+    return None
 
 
 def _status(found: Trace) -> int:
@@ -69,7 +89,7 @@ def _status(found: Trace) -> int:
     return EXIT_WAITS if waits else 0
 
 
-def _lines(found: Trace) -> Iterator[str]:
+def _lines(found: Trace, settings: Settings | None) -> Iterator[str]:
     for number, run in enumerate(found.runs):
         if number:
             yield ""
@@ -79,27 +99,15 @@ def _lines(found: Trace) -> Iterator[str]:
             happened = f" {plain(event.event_time)}," if event.event_time else ""
             kind = plain(event.event_type) or "-"
             yield f"  {kind:<9}{happened} appended {clock(event.appended_at)}, {name}"
-            yield from _deliveries(event)
+            yield from _deliveries(event, settings)
     since = clock(found.known_since)
     yield f"the outbox knows events since {since}"
 
 
-def _deliveries(event: TracedEvent) -> Iterator[str]:
+def _deliveries(event: TracedEvent, settings: Settings | None) -> Iterator[str]:
     if event.event is None:
         waited = age(max(time.time() - event.appended_at, 0.0))
         yield f"    pending: no relay has taken it in yet, for {waited}"
     width = max((len(one.destination) for one in event.deliveries), default=0)
     for one in event.deliveries:
-        yield f"    {plain(one.destination):<{width}}  {_told(one)}"
-
-
-def _told(one: TracedDelivery) -> str:
-    answer = plain((one.answer or (f"HTTP {one.status}" if one.status else "")).partition("\n")[0])
-    answer = answer[:_ANSWER_COLUMNS]
-    tries = several(one.attempts, "try").replace("trys", "tries")
-    if one.state == "none":
-        return "not for it: it wasn't configured then, or another destination took it"
-    if one.state == "pending":
-        why = plain(one.why.partition("\n")[0])[:_ANSWER_COLUMNS] or "its turn has not come yet"
-        return f"pending: {why}" + (f"; {tries}, last answer {answer}" if one.attempts else "")
-    return f"{one.state} {clock(one.ended_at)}, {tries}" + (f", {answer}" if answer else "")
+        yield f"    {plain(one.destination):<{width}}  {told(one, event.deliveries, settings)}"

@@ -38,6 +38,22 @@ class When(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic 
             self.fail(f"{text!r} is no time; give {FORMS}", param, ctx)
 
 
+def see_that_in_order(first: str, since: float | None, last: str, until: float | None) -> None:
+    """Raise where a stretch of time ends before it begins.
+
+    Args:
+        first: the option that says where it begins.
+        since: what it says, s since 1970.
+        last: the option that says where it ends.
+        until: what it says, s since 1970.
+
+    Raises:
+        UsageError: it does.
+    """
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError(f"{first} is not before {last}; nothing can fit")
+
+
 def clock(at: float | None) -> str:
     """A point in time for people, in local time; ``-`` for none.
 

@@ -33,15 +33,15 @@ def run_demo(console: Console, *, runs: int, as_json: bool) -> int:
         as_json: print one JSON document on standard output instead of the table.
 
     Returns:
-        0 when nothing was lost and nothing came out of order, 1 otherwise, 2 when it could not be run.
+        0 when nothing was lost and nothing came out of order, 1 otherwise.
     """
     versions = {}
     for name in _NEEDED:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
-            console.print(f"[red]{name} is not installed here; run `pip install 'keepline[airflow]'`[/red]")
-            return 2
+            _fail(f"{name} is not installed here; run `pip install 'keepline[airflow]'`")
+            return 1
     from keepline.demo.story import EVENTS_A_RUN, Outcome, Story
 
     began = time.monotonic()
@@ -67,8 +67,8 @@ def run_demo(console: Console, *, runs: int, as_json: bool) -> int:
                 idle_seconds=_IDLE_SECONDS,
             ).tell()
     except (KeeplineError, TimeoutError) as error:
-        console.print(f"[red]the demo could not be run: {error}[/red]", highlight=False)
-        return 2
+        _fail(f"the demo could not be run: {error}")
+        return 1
     finally:
         shutil.rmtree(home, ignore_errors=True)
     seconds = time.monotonic() - began
@@ -77,6 +77,11 @@ def run_demo(console: Console, *, runs: int, as_json: bool) -> int:
     else:
         _print(console, outcome, versions, runs, seconds)
     return 0 if outcome.good else 1
+
+
+def _fail(text: str) -> None:
+    # Brackets, such as those of an extra, are no markup.
+    Console(stderr=True).print(f"Error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def document(outcome: Any, versions: dict[str, str], runs: int, seconds: float) -> dict[str, Any]:

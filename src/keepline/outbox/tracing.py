@@ -34,6 +34,7 @@ class TracedDelivery:
         first_at: s since 1970: when it was tried first.
         ended_at: s since 1970: when it was delivered, given up or discarded.
         why: of what is pending, what it waits for.
+        charged: how often it failed while others of its destination succeeded.
     """
 
     destination: str
@@ -44,6 +45,7 @@ class TracedDelivery:
     first_at: float | None = None
     ended_at: float | None = None
     why: str = ""
+    charged: int = 0
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def _event_time(body: bytes | None) -> str:
 
 def _deliveries(db: apsw.Connection, lane: _Lane, events: str) -> dict[int, TracedDelivery]:
     rows = db.execute(
-        "SELECT event, state, attempts, status, answer, first_at, ended_at FROM delivery "
+        "SELECT event, state, attempts, status, answer, first_at, ended_at, charged FROM delivery "
         "WHERE destination = ? AND event IN (SELECT value FROM json_each(?))",
         (lane.ident, events),
     ).fetchall()
@@ -219,6 +221,7 @@ def _deliveries(db: apsw.Connection, lane: _Lane, events: str) -> dict[int, Trac
             first_at=row[5],
             ended_at=row[6],
             why=lane.why if row[1] == DeliveryState.PENDING else "",
+            charged=row[7],
         )
         for row in cast("list[tuple[Any, ...]]", rows)
     }

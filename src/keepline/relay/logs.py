@@ -63,5 +63,8 @@ def log_to_terminal(*, verbose: bool) -> MaskingFormatter:
     formatter = MaskingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler])
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    if verbose:
+        # Ours alone: the client's and asyncio's would bury them.
+        logging.getLogger("keepline").setLevel(logging.DEBUG)
     return formatter

@@ -107,7 +107,7 @@ def _take_settings() -> dict[str, Any]:
 
 
 def _deliver(settings: Settings, lock: RelayLock) -> None:
-    names = [leg.name for leg in settings.legs]
+    names = ", ".join(leg.name for leg in settings.legs)
     serve(
         settings,
         lock,

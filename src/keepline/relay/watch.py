@@ -78,8 +78,8 @@ class Watch:
             if relay is not None and not relay.serves(self._settings):
                 log.warning(
                     "keepline's relay (pid %d) of %s was started with other settings or by another version, "
-                    "and delivers by those; run `keepline stop` after a change, and give each configuration "
-                    "an `outbox` of its own",
+                    "and delivers by those; run `keepline resume` after a change, and give each "
+                    "configuration an `outbox` of its own",
                     relay.pid,
                     self._settings.outbox,
                 )
