@@ -555,7 +555,9 @@ def test_a_stretch_of_a_segment_that_holds_no_record_is_kept_once(
     one = ledger.register(["trove"], "open")["trove"]
 
     for _ in range(2):
-        Inbound(files, ledger, Tuning(), [one]).take_in()
+        inbound = Inbound(files, ledger, Tuning(), [one])
+        inbound.take_in()
+        inbound.tidy()
         ledger.db.execute("DELETE FROM mark")
 
     kept = files.damaged / f"{number}-{begin}.bin"
