@@ -49,7 +49,8 @@ def take_in(outbox: Path, ledger: Ledger, **tuning: int) -> int:
     ident = ledger.register(["a"], "open")["a"]
     inbound = Inbound(OutboxFiles(outbox), ledger, Tuning(**tuning), [ident])
     while inbound.take_in() is not None:
-        pass
+        inbound.tidy()
+    inbound.tidy()
     return ident
 
 

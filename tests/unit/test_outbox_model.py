@@ -130,13 +130,15 @@ class Outbox(RuleBasedStateMachine):
     def take_some_in(self) -> None:
         before = self._last_id()
         self.inbound.take_in()
+        self.inbound.tidy()
         self._taken(before)
 
     @rule()
     def take_all_in(self) -> None:
         before = self._last_id()
         while self.inbound.take_in() is not None:
-            pass
+            self.inbound.tidy()
+        self.inbound.tidy()
         self._taken(before)
         assert self.model.waiting == []
 
@@ -282,7 +284,8 @@ class Outbox(RuleBasedStateMachine):
         old = self.model
         self._open()
         while self.inbound.take_in() is not None:
-            pass
+            self.inbound.tidy()
+        self.inbound.tidy()
         self.model = Model()
         rows = self.ledger.db.execute("SELECT id, job_name FROM event").fetchall()
         self.model.names = {number: str(name) for number, name in rows}

@@ -111,7 +111,8 @@ def deliver_all(files: OutboxFiles) -> dict[str, set[str]]:
 def _deliver(files: OutboxFiles, ledger: Ledger, ids: dict[str, int]) -> dict[str, set[str]]:
     inbound = Inbound(files, ledger, Tuning(segment_bytes=SEGMENT), list(ids.values()))
     while inbound.take_in() is not None:
-        pass
+        inbound.tidy()
+    inbound.tidy()
     for ident in ids.values():
         after = 0
         while waiting := pending_at(ledger, ident, after, 64):
@@ -373,7 +374,8 @@ def test_events_found_again_stand_where_they_were_appended(broken: OutboxFiles) 
     ids = ledger.register(["trove"], "open")
     inbound = Inbound(broken, ledger, Tuning(segment_bytes=SEGMENT), list(ids.values()))
     while inbound.take_in() is not None:
-        pass
+        inbound.tidy()
+    inbound.tidy()
     rows = ledger.db.execute("SELECT job_name FROM event ORDER BY id").fetchall()
     ledger.close()
 
