@@ -327,7 +327,7 @@ def test_events_without_a_run_wait_for_nobody(
     destination: RecordingDestination, outbox: Path, deliver: Deliver
 ) -> None:
     destination.answer(201, delay=0.05)
-    append(outbox, map(str, range(16)), run=lambda number: "")
+    append(outbox, map(str, range(160)), run=lambda number: "")
     assert deliver({"a": leg(destination)}, max_connections=8).idle()
     assert destination.in_flight_peak == 8
     assert settled(outbox)
