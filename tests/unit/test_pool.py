@@ -1112,6 +1112,8 @@ def test_a_pool_that_forked_nothing_is_stopped_all_the_same(
 
 # Python's own code isn't made for it: a thread may die before it runs, with a complaint.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+# By a thread, since it takes the alarm for itself.
+@pytest.mark.timeout(120, method="thread")
 def test_a_signal_handler_that_raises_in_the_middle_of_submits_does_no_harm(
     make: Callable[..., Pool], folder: Folder
 ) -> None:
