@@ -5,15 +5,27 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from tests.support_lanes import QUICK_TO_BURY, SLOW_TO_CHARGE, asked_about, name_of, order, rows
-from tests.support_relay import ThreadedRelay, account, append, dead_letters, leg, names_in, status_of, until
+from tests.support_relay import (
+    ThreadedRelay,
+    account,
+    append,
+    dead_letters,
+    leg,
+    names_in,
+    status,
+    status_of,
+    until,
+)
 
 from keepline.demo.destination import Answer, Fault, Received, RecordingDestination
 from keepline.outbox.commands import Resume
+from keepline.outbox.delivery import Ended
+from keepline.outbox.ledger import Ledger
 
 pytestmark = [pytest.mark.usefixtures("environment"), pytest.mark.timeout(60)]
 
@@ -278,3 +290,30 @@ def test_a_record_that_is_gone_is_dead_at_once_and_its_run_goes_on(
     assert names_in(destination) == ["one", "three"]
     assert dead_letters(outbox) == ["its record in the outbox is damaged or gone"]
     assert rows(outbox)["damaged"].attempts == 0
+
+
+def test_records_that_are_gone_are_buried_a_few_at_a_time_and_what_follows_is_delivered(
+    destination: RecordingDestination, outbox: Path, deliver: Deliver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination.answer(503)
+    append(outbox, map(str, range(500)), segment_bytes=1 << 16)
+    relay = deliver({"a": leg(destination)}, segment_bytes=1 << 16)
+    until(lambda: account(outbox)["pending"] == 500 and not status(outbox).waiting)
+    relay.stop()
+    for folder in ("journal", "archive"):
+        for segment in (outbox / folder).glob("*.seg"):
+            segment.unlink()
+    at_once: list[int] = []
+    end = Ledger.end
+
+    def counted(self: Ledger, ended: Sequence[Ended], at: float) -> None:
+        at_once.append(len(ended))
+        end(self, ended, at)
+
+    monkeypatch.setattr(Ledger, "end", counted)
+    destination.answer(201)
+    append(outbox, ["one more"])
+    assert deliver({"a": leg(destination)}).idle()
+    assert names_in(destination) == ["one more"]
+    assert account(outbox) == {"delivered": 1, "dead": 500, "pending": 0}
+    assert max(at_once) <= 2 * 64
