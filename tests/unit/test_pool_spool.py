@@ -1,4 +1,4 @@
-"""What a pool has accepted: where it is, what becomes of it when its owner dies, and when there is no room."""
+"""What a pool has accepted: where it is, and what becomes of it when its owner dies or the disk is full."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.support_outbox import fill, small_disk
 from tests.unit.pool_support import (
     METHODS,
     SOON,
+    AskingPool,
     Folder,
     Picky,
     folder,
@@ -482,16 +483,17 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_without_any_room_a_call_is_refused_and_counted(
     make: Callable[..., AskingPool], folder: Folder
 ) -> None:
-    pool = make(
-        bounds=Bounds(max_bytes=20_000, segment_bytes=10_000, spare_bytes=20_000, spare_segment=10_000)
-    )
+    bounds = Bounds(max_bytes=20_000, segment_bytes=10_000, spare_bytes=20_000, spare_segment=10_000)
+    pool = make(bounds=bounds)
     pool.ask("hold", "one")
-    accepted = 0
-    with pytest.raises(CallRefused, match="no room for a call in .*; free some space there"):
-        while True:
-            pool.submit("write", accepted, "x" * 1000)
-            accepted += 1
-    assert 10 < accepted < 60
+
+    def fill_it() -> None:
+        for number in range(60):
+            pool.submit("write_slowly", number, "x" * 1000)
+
+    with pytest.raises(CallRefused, match=r"no room for a call in .*; free some space there"):
+        fill_it()
+    assert 20 < pool.pending < 60
     assert pool.refused == 1
     folder.allow("one")
     until(lambda: pool.pending == 0)
