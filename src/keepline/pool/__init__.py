@@ -173,8 +173,9 @@ class Pool:
             manager.prepare()
             spool.append(frame)
             manager.tell()
-            if self._stopped:  # by a signal handler, in the middle of this
+            if manager.ended:  # in the middle of this: it failed, or a signal handler has stopped it
                 manager.workers.close()
+            if self._stopped:
                 self.stop(0)
 
     def adopt(self) -> int:

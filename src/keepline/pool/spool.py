@@ -16,7 +16,7 @@ import logging
 import os
 import secrets
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,14 +85,15 @@ class Spool:
         new = root / f"{NEW}{self._name}"
         new.mkdir(mode=0o700)
         place = Place(root, new, None)
-        try:
+        with ExitStack() as undo:
+            undo.callback(place.remove)
             self._lock = open_own(place.lock, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            undo.callback(self._lock.close)
             try_lock(self._lock.fd)
             self._state = PositionFile(place.state, make=True)
+            undo.callback(self._state.close)
             new.rename(root / self._name)  # by which others see it: it is locked by now
-        except OSError:
-            place.remove()
-            raise
+            undo.pop_all()
 
     def append(self, frame: bytes) -> None:
         """Write a call behind all others. The caller sees to it that only one thread does.
