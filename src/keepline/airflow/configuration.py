@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 _SECTION = "keepline"
 _STOP_TIMEOUT = 5.0  # seconds
+_METRICS_INTERVAL = 30.0
+_LONGEST_INTERVAL = 86400.0
 
 
 def is_enabled() -> bool:
@@ -48,6 +50,41 @@ def stop_timeout() -> float:
         _STOP_TIMEOUT,
     )
     return _STOP_TIMEOUT
+
+
+def metrics_interval() -> float:
+    """Seconds between two reports to Airflow's metrics; 0 where they go nowhere, or none are wanted."""
+    if not _metrics_backend():
+        return 0.0
+    value = conf.get(_SECTION, "metrics_interval", fallback=str(_METRICS_INTERVAL))
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if seconds == 0 or 1 <= seconds <= _LONGEST_INTERVAL:
+        return seconds
+    log.warning(
+        "keepline setting `[keepline] metrics_interval` is %r, not a number of seconds, 1 or more, or 0 for "
+        "none; %g is used",
+        value,
+        _METRICS_INTERVAL,
+    )
+    return _METRICS_INTERVAL
+
+
+def metrics_have_tags() -> bool:
+    """Whether the tags of a metric get to where Airflow's metrics go."""
+    backend = _metrics_backend()
+    if backend == "datadog":
+        return bool(conf.getboolean("metrics", "statsd_datadog_metrics_tags", fallback=True))
+    return backend != "statsd" or bool(conf.getboolean("metrics", "statsd_influxdb_enabled", fallback=False))
+
+
+def _metrics_backend() -> str:
+    # The first in Airflow's own order (airflow, stats.py and observability/metrics/stats_utils.py).
+    options = {"datadog": "statsd_datadog_enabled", "statsd": "statsd_on", "otel": "otel_on"}
+    on = (name for name, option in options.items() if conf.getboolean("metrics", option, fallback=False))
+    return next(on, "")
 
 
 def pool_size() -> int:

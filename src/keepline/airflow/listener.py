@@ -96,6 +96,10 @@ class KeeplineListener(OpenLineageListener):
         if sys.argv[1:2] == ["scheduler"] and multiprocessing.parent_process() is None:
             from keepline.airflow.starting import look_after_relay
 
+            if configuration.metrics_interval():
+                from keepline.airflow import metrics
+
+                metrics.begin(lambda: self.__dict__.get(_POOL))
             look_after_relay()
 
     @hookimpl
@@ -105,6 +109,9 @@ class KeeplineListener(OpenLineageListener):
         Args:
             component: Airflow's job, or what stands for a task.
         """
+        metrics = sys.modules.get("keepline.airflow.metrics")
+        if metrics is not None:
+            metrics.end()
         pool: Pool | None = self.__dict__.pop(_POOL, None)
         if pool is None:
             return

@@ -47,6 +47,17 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "5.0",
                     },
+                    "metrics_interval": {
+                        "description": (
+                            "Seconds between two reports of a scheduler to Airflow's metrics, on what waits "
+                            "in the outbox and how its destinations do; 0 for none. Nothing is reported "
+                            "unless ``[metrics]`` sends Airflow's own metrics somewhere.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": None,
+                        "default": "30.0",
+                    },
                 },
             }
         },
