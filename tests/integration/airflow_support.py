@@ -149,6 +149,29 @@ class Airflow:
         assert done.returncode == 0, f"{args} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    @contextlib.contextmanager
+    def background(self, *args: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a command of the environment's ``bin`` folder; it logs to ``background.log``, and is killed.
+
+        Args:
+            args: the command and its arguments.
+        """
+        with (self.home / "background.log").open("wb") as log:
+            process = subprocess.Popen(
+                [str(self.python.parent / args[0]), *args[1:]],
+                env=self.env,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            _kill_group(process.pid)
+            process.wait()
+
     def _run(self, command: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         # Files, not pipes: a relay that holds a pipe's end open would hold up this.
         out, err = self.home / "out.log", self.home / "err.log"

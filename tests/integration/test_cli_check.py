@@ -105,7 +105,8 @@ from keepline.cli import main
 try:
     main(["check", "--outbox", sys.argv[1]])
 except SystemExit as end:
-    print(end.code, sorted({name.split(".")[0] for name in sys.modules} & {"openlineage", "airflow", "pycurl"}))
+    loaded = {name.split(".")[0] for name in sys.modules}
+    print(end.code, sorted(loaded & {"openlineage", "airflow", "pycurl"}))
 """
     assert said(process(code, outbox)).splitlines()[-1] == "0 []"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import conf
 from airflow.providers.openlineage import conf as openlineage_conf
 from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
@@ -52,10 +53,13 @@ def stop_timeout() -> float:
     return _STOP_TIMEOUT
 
 
+def metrics_go_somewhere() -> bool:
+    """Whether Airflow's metrics are configured to be sent."""
+    return bool(_metrics_backend())
+
+
 def metrics_interval() -> float:
-    """Seconds between two reports to Airflow's metrics; 0 where they go nowhere, or none are wanted."""
-    if not _metrics_backend():
-        return 0.0
+    """Seconds between two reports to Airflow's metrics; 0 for none."""
     value = conf.get(_SECTION, "metrics_interval", fallback=str(_METRICS_INTERVAL))
     try:
         seconds = float(value)
@@ -75,9 +79,13 @@ def metrics_interval() -> float:
 def metrics_have_tags() -> bool:
     """Whether the tags of a metric get to where Airflow's metrics go."""
     backend = _metrics_backend()
-    if backend == "datadog":
-        return bool(conf.getboolean("metrics", "statsd_datadog_metrics_tags", fallback=True))
-    return backend != "statsd" or bool(conf.getboolean("metrics", "statsd_influxdb_enabled", fallback=False))
+    if backend == "otel":
+        # On Airflow 2 a gauge has one value there, whatever its tags (apache/airflow, pull request 46510).
+        return not airflow_version.startswith("2.")
+    option, default = ("statsd_datadog_metrics_tags", True)
+    if backend == "statsd":
+        option, default = ("statsd_influxdb_enabled", False)
+    return bool(conf.getboolean("metrics", option, fallback=default))
 
 
 def _metrics_backend() -> str:

@@ -1,7 +1,7 @@
 """What Airflow's metrics say of an outbox, its destinations, its relay and the listener's pool.
 
-Every value is a gauge, the counts among them too: several schedulers may look at one outbox, and each says the
-same of it, where counters would be added up.
+Every value is a gauge, the counts among them too: several schedulers may look at one outbox, and each says
+the same of it, where counters would be added up.
 """
 
 from __future__ import annotations

@@ -94,13 +94,12 @@ class KeeplineListener(OpenLineageListener):
         # What runs in a child of the scheduler, as tasks do with the LocalExecutor, has the scheduler's
         # arguments. Airflow's command line has no options before the name of the command.
         if sys.argv[1:2] == ["scheduler"] and multiprocessing.parent_process() is None:
-            from keepline.airflow.starting import look_after_relay
+            from keepline.airflow.starting import look_after_relay, send_metrics
 
-            if configuration.metrics_interval():
-                from keepline.airflow import metrics
-
-                metrics.begin(lambda: self.__dict__.get(_POOL))
-            look_after_relay()
+            try:
+                look_after_relay()
+            finally:
+                send_metrics(lambda: self.__dict__.get(_POOL))
 
     @hookimpl
     def before_stopping(self, component: object) -> None:

@@ -42,27 +42,35 @@ _END_SECONDS = 1.0
 _FORK_SECONDS = 0.05
 
 _reporter: Reporter | None = None
-# Held while values are handed over: what Airflow's metrics lock then, a forked child would find locked for ever.
+# Held while values are handed over: what Airflow's metrics lock then, a forked child would find locked.
 _sending = threading.Lock()
 _forking = threading.local()
 
 
 def begin(pool: Callable[[], Pool | None]) -> None:
-    """Send metrics from now on, if they are asked for and this process sends none yet.
+    """Send metrics from now on, if that is wanted and this process doesn't yet.
 
     Args:
         pool: gives the listener's pool, if there is one.
     """
     global _reporter
+    if _reporter is not None:
+        return
     try:
         interval = configuration.metrics_interval()
-        settings = configuration.settings() if interval and _reporter is None else None
+        settings = configuration.settings() if interval else None
         if settings is not None:
-            gauges = Gauges(Stats.gauge, tagged=configuration.metrics_have_tags())
+            gauges = Gauges(_send, tagged=configuration.metrics_have_tags())
             _reporter = Reporter(settings.outbox, interval, gauges, pool)
             _reporter.start()
     except Exception as error:
         tell(log, "keepline can't send metrics", error)
+
+
+def _send(name: str, value: float, **tags: dict[str, str]) -> None:
+    Stats.gauge(
+        name, value, **tags
+    )  # by its name each time: what is behind it, Airflow sets up when it likes
 
 
 def end() -> None:
@@ -117,6 +125,8 @@ class Reporter:
         found: Iterable[Gauge]
         try:
             found = of_outbox(self._look())
+            if self._wrong:
+                log.info("keepline's metrics have the outbox again")
             self._wrong = ""
         except Exception as error:
             if self._stopped.is_set():

@@ -1,4 +1,4 @@
-"""What a scheduler does for the outbox when it starts: a relay for what an earlier one has left there.
+"""What a scheduler does for the outbox when it starts: a relay for what an earlier one has left, and metrics.
 
 Imported only where it is needed: what it imports takes a while, and most of Airflow's processes are tasks.
 """
@@ -6,9 +6,11 @@ Imported only where it is needed: what it imports takes a while, and most of Air
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from keepline.airflow import configuration
 from keepline.config import RelayMode
+from keepline.pool import Pool
 from keepline.relay.replacing import end_other
 from keepline.transport import Transport, TransportConfig
 
@@ -33,3 +35,18 @@ def look_after_relay() -> None:
     if replaced is not None:
         log.info("keepline: the relay (pid %d) had other settings and is replaced", replaced.pid)
     Transport(TransportConfig.from_dict(dict(settings.raw))).wake()
+
+
+def send_metrics(pool: Callable[[], Pool | None]) -> None:
+    """Have Airflow's metrics tell of the outbox, where they are sent anywhere.
+
+    Args:
+        pool: gives the listener's pool, if there is one.
+
+    Raises:
+        Exception: what Airflow raises for options of its metrics that can't be read.
+    """
+    if configuration.metrics_go_somewhere():
+        from keepline.airflow import metrics
+
+        metrics.begin(pool)

@@ -70,7 +70,7 @@ def check(
     0: all is well. 1: something isn't; the line says what. 2: it can't be told, since the outbox can't be
     looked at within the time, or the command is used wrongly.
 
-    It looks, and changes nothing. Give --outbox or KEEPLINE_OUTBOX, and it is quick: it needs no configuration.
+    It looks, and changes nothing. Given --outbox or KEEPLINE_OUTBOX it is quick, and reads no configuration.
     """
     names = [name for name in (only or CHECKS) if name not in ignore]
     if not names:
