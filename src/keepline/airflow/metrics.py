@@ -68,9 +68,8 @@ def begin(pool: Callable[[], Pool | None]) -> None:
 
 
 def _send(name: str, value: float, **tags: dict[str, str]) -> None:
-    Stats.gauge(
-        name, value, **tags
-    )  # by its name each time: what is behind it, Airflow sets up when it likes
+    # By its name each time: what is behind it, Airflow sets up when it likes.
+    Stats.gauge(name, value, **tags)
 
 
 def end() -> None:
