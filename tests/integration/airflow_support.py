@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -148,6 +149,12 @@ class Airflow:
         done = self._run([str(self.python.parent / args[0]), *args[1:]], env or {})
         assert done.returncode == 0, f"{args} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    def own_database(self) -> None:
+        """Have the processes from now on use a copy of the database, for a scheduler that works on it."""
+        copy = self.home / "airflow.db"
+        shutil.copy(self.database, copy)
+        self.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{copy}"
 
     @contextlib.contextmanager
     def background(self, *args: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -187,13 +186,11 @@ def test_a_disk_that_does_not_answer_holds_up_neither_a_fork_nor_the_end(
 
 def test_a_real_scheduler_sends_them_until_it_is_told_to_stop(airflow: Airflow, used: Path) -> None:
     configure(airflow, used)
-    database = airflow.home / "airflow.db"
-    shutil.copy(airflow.database, database)
+    airflow.own_database()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         receiver.settimeout(100)
         airflow.env |= {
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database}",
             "AIRFLOW__METRICS__STATSD_ON": "True",
             "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
             "AIRFLOW__METRICS__STATSD_PORT": str(receiver.getsockname()[1]),
