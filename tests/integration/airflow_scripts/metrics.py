@@ -129,7 +129,7 @@ def in_a_child() -> bool:
         import keepline.airflow.metrics as metrics
 
         alone = metrics._reporter is None and not threads()
-        os._exit(0 if alone and stop() < 1.0 else 1)
+        os._exit(0 if alone and stop() < 5.0 else 1)
     return os.waitpid(pid, 0)[1] == 0
 
 
