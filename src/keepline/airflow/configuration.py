@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
 from airflow.providers.common.compat.sdk import conf
 from airflow.providers.openlineage import conf as openlineage_conf
@@ -16,6 +18,8 @@ log = logging.getLogger(__name__)
 
 _SECTION = "keepline"
 _STOP_TIMEOUT = 5.0  # seconds
+_CALL_TIMEOUT = 60.0  # seconds
+_SPOOL = "spool"
 
 
 def is_enabled() -> bool:
@@ -35,19 +39,41 @@ def is_enabled() -> bool:
 
 def stop_timeout() -> float:
     """Seconds that stopping may wait for the pool; the default where the option is wrong."""
-    value = conf.get(_SECTION, "stop_timeout", fallback=str(_STOP_TIMEOUT))
+    return _seconds("stop_timeout", _STOP_TIMEOUT, least=0.0)
+
+
+def call_timeout() -> float:
+    """Seconds that a worker may take to build and emit an event; the default where the option is wrong."""
+    return _seconds("call_timeout", _CALL_TIMEOUT, least=1.0)
+
+
+def _seconds(option: str, default: float, *, least: float) -> float:
+    value = conf.get(_SECTION, option, fallback=str(default))
     try:
         seconds = float(value)
     except (TypeError, ValueError):
         seconds = -1.0
-    if 0 <= seconds < float("inf"):
+    if least <= seconds < float("inf"):
         return seconds
-    log.warning(
-        "keepline setting `[keepline] stop_timeout` is %r, not a number of seconds, 0 or more; %g is used",
-        value,
-        _STOP_TIMEOUT,
-    )
-    return _STOP_TIMEOUT
+    text = "keepline setting `[keepline] %s` is %r, not a number of seconds, %g or more; %g is used"
+    log.warning(text, option, value, least, default)
+    return default
+
+
+def spool_folder() -> Path:
+    """Where the pool keeps what hooks have submitted: as set, or in the outbox, or in Airflow's home."""
+    named = conf.get(_SECTION, _SPOOL, fallback="") or ""
+    if named.strip():
+        return Path(named.strip()).expanduser().absolute()
+    try:
+        keepline = settings()
+    except Exception as error:  # a worker will tell what is wrong, when it emits
+        log.debug("The spool isn't in the outbox: %s", error)
+        keepline = None
+    if keepline is not None:
+        return keepline.outbox / _SPOOL
+    home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
+    return Path(home).expanduser().absolute() / "keepline" / _SPOOL
 
 
 def pool_size() -> int:

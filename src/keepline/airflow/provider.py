@@ -40,12 +40,35 @@ def get_provider_info() -> dict[str, Any]:
                     "stop_timeout": {
                         "description": (
                             "Seconds that a scheduler which stops waits for events of DAG runs that are "
-                            "still being built. What is built waits in the outbox and is never waited for.\n"
+                            "still being built. What is left waits in the spool for the next scheduler; what "
+                            "is built waits in the outbox and is never waited for.\n"
                         ),
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": None,
                         "default": "5.0",
+                    },
+                    "call_timeout": {
+                        "description": (
+                            "Seconds that a worker of the pool may take to build an event and to emit it. "
+                            "After that it is killed and replaced, and the event is built again; after two "
+                            "attempts it is set aside until a scheduler starts.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": None,
+                        "default": "60.0",
+                    },
+                    "spool": {
+                        "description": (
+                            "The folder, on a local disk, for what hooks have submitted and no worker has "
+                            "built yet. Empty: ``spool`` in the outbox's folder, or ``keepline/spool`` in "
+                            "Airflow's home where events don't go through an outbox.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/var/lib/airflow/keepline-spool",
+                        "default": "",
                     },
                 },
             }

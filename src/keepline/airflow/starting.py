@@ -1,4 +1,4 @@
-"""What a scheduler does for the outbox when it starts: a relay for what an earlier one has left there.
+"""What a scheduler does for what earlier ones have left when it starts: a worker, and a relay.
 
 Imported only where it is needed: what it imports takes a while, and most of Airflow's processes are tasks.
 """
@@ -8,11 +8,31 @@ from __future__ import annotations
 import logging
 
 from keepline.airflow import configuration
+from keepline.airflow.guard import tell
 from keepline.config import RelayMode
+from keepline.errors import KeeplineError
+from keepline.pool import Pool
 from keepline.relay.replacing import end_other
 from keepline.transport import Transport, TransportConfig
 
 log = logging.getLogger(__name__)
+
+
+def adopt_spools(pool: Pool) -> None:
+    """Have a pool carry out what hooks of dead processes had submitted, and what was set aside.
+
+    A failure is logged: what can't be adopted now stays for the next start.
+
+    Args:
+        pool: the listener's.
+    """
+    try:
+        adopted = pool.adopt()
+    except (KeeplineError, OSError) as error:
+        tell(log, "Events that an earlier process had submitted can't be taken over", error)
+    else:
+        if adopted:
+            log.info("keepline: %d events that an earlier process had submitted are emitted now", adopted)
 
 
 def look_after_relay() -> None:
