@@ -6,6 +6,7 @@ import logging
 import os
 from pathlib import Path
 
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import conf
 from airflow.providers.openlineage import conf as openlineage_conf
 from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
@@ -18,7 +19,9 @@ log = logging.getLogger(__name__)
 
 _SECTION = "keepline"
 _STOP_TIMEOUT = 5.0  # seconds
-_CALL_TIMEOUT = 60.0  # seconds
+_CALL_TIMEOUT = 60.0
+_METRICS_INTERVAL = 30.0
+_LONGEST_INTERVAL = 86400.0
 _SPOOL = "spool"
 
 
@@ -74,6 +77,48 @@ def spool_folder() -> Path:
         return keepline.outbox / _SPOOL
     home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
     return Path(home).expanduser().absolute() / "keepline" / _SPOOL
+
+
+def metrics_go_somewhere() -> bool:
+    """Whether Airflow's metrics are configured to be sent."""
+    return bool(_metrics_backend())
+
+
+def metrics_interval() -> float:
+    """Seconds between two reports to Airflow's metrics; 0 for none."""
+    value = conf.get(_SECTION, "metrics_interval", fallback=str(_METRICS_INTERVAL))
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if seconds == 0 or 1 <= seconds <= _LONGEST_INTERVAL:
+        return seconds
+    log.warning(
+        "keepline setting `[keepline] metrics_interval` is %r, not a number of seconds, 1 or more, or 0 for "
+        "none; %g is used",
+        value,
+        _METRICS_INTERVAL,
+    )
+    return _METRICS_INTERVAL
+
+
+def metrics_have_tags() -> bool:
+    """Whether the tags of a metric get to where Airflow's metrics go."""
+    backend = _metrics_backend()
+    if backend == "otel":
+        # On Airflow 2 a gauge has one value there, whatever its tags (apache/airflow, pull request 46510).
+        return not airflow_version.startswith("2.")
+    option, default = ("statsd_datadog_metrics_tags", True)
+    if backend == "statsd":
+        option, default = ("statsd_influxdb_enabled", False)
+    return bool(conf.getboolean("metrics", option, fallback=default))
+
+
+def _metrics_backend() -> str:
+    # The first in Airflow's own order (airflow, stats.py and observability/metrics/stats_utils.py).
+    options = {"datadog": "statsd_datadog_enabled", "statsd": "statsd_on", "otel": "otel_on"}
+    on = (name for name, option in options.items() if conf.getboolean("metrics", option, fallback=False))
+    return next(on, "")
 
 
 def pool_size() -> int:

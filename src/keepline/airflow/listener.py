@@ -106,12 +106,9 @@ class KeeplineListener(OpenLineageListener):
         # What runs in a child of the scheduler, as tasks do with the LocalExecutor, has the scheduler's
         # arguments. Airflow's command line has no options before the name of the command.
         if sys.argv[1:2] == ["scheduler"] and multiprocessing.parent_process() is None:
-            from keepline.airflow.starting import adopt_spools, look_after_relay
+            from keepline.airflow.starting import begin
 
-            try:
-                adopt_spools(self.executor)
-            finally:
-                look_after_relay()
+            begin(self.executor, lambda: self.__dict__.get(_POOL))
 
     @hookimpl
     def before_stopping(self, component: object) -> None:
@@ -120,6 +117,9 @@ class KeeplineListener(OpenLineageListener):
         Args:
             component: Airflow's job, or what stands for a task.
         """
+        metrics = sys.modules.get("keepline.airflow.metrics")
+        if metrics is not None:
+            metrics.end()
         pool: Pool | None = self.__dict__.pop(_POOL, None)
         if pool is None:
             return
