@@ -37,6 +37,18 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "False",
                     },
+                    "task_emission": {
+                        "description": (
+                            "How a task's events are extracted and emitted. ``thread``: by a thread of the "
+                            "task's process, which waits for it for ``[openlineage] execution_timeout`` at "
+                            "most. ``provider``: as the OpenLineage provider does, which forks the process, "
+                            "unless ``[openlineage] execute_in_thread`` (from 2.20 on) is true.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "provider",
+                        "default": "thread",
+                    },
                     "stop_timeout": {
                         "description": (
                             "Seconds that a scheduler which stops waits for events of DAG runs that are "
