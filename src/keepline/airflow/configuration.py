@@ -121,6 +121,17 @@ def _metrics_backend() -> str:
     return next(on, "")
 
 
+def tasks_emit_in_thread() -> bool:
+    """Whether tasks are to emit in a thread, or else as the provider does; true where the option is wrong."""
+    value = str(conf.get(_SECTION, "task_emission", fallback="thread")).strip().lower()
+    if value not in ("thread", "provider"):
+        log.warning(
+            "keepline setting `[keepline] task_emission` is %r, neither thread nor provider; thread is used",
+            value,
+        )
+    return value != "provider"
+
+
 def pool_size() -> int:
     """How many workers the pool may have: the provider's own option, or 1 where that is wrong."""
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import hookimpl
 from airflow.providers.openlineage.plugins.listener import OpenLineageListener
 
-from keepline.airflow import configuration
+from keepline.airflow import configuration, tasks
 from keepline.airflow.guard import HookLog, guarded, tell
 from keepline.airflow.resident import build_resident, portable
 from keepline.errors import PoolError
@@ -56,6 +56,7 @@ class KeeplineListener(OpenLineageListener):
         """
         listener.log = HookLog(listener.log)
         listener.__class__ = KeeplineListener
+        listener.adapter.emit = tasks.in_turn(listener.adapter.emit)
 
     @property
     def executor(self) -> Pool:
@@ -134,6 +135,13 @@ class KeeplineListener(OpenLineageListener):
             )
         if refused:
             log.warning("keepline had no room for %d OpenLineage events, which are lost", refused)
+
+    def _execute(self, callable: Callable[[], object], callable_name: str, use_fork: bool = False) -> None:  # noqa: A002
+        # The provider asks for a fork where the process is a task's.
+        if use_fork and tasks.by_thread():
+            tasks.emit(callable, callable_name)
+        else:
+            super()._execute(callable, callable_name, use_fork=use_fork)
 
     def _terminate_with_wait(self, process: psutil.Process) -> None:
         # The provider comes here when a child that emits a task's event takes too long, and for whatever else
