@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 _SECTION = "keepline"
 _STOP_TIMEOUT = 5.0  # seconds
+_FLUSH_TIMEOUT = 3.0
 
 
 def is_enabled() -> bool:
@@ -35,7 +36,16 @@ def is_enabled() -> bool:
 
 def stop_timeout() -> float:
     """Seconds that stopping may wait for the pool; the default where the option is wrong."""
-    value = conf.get(_SECTION, "stop_timeout", fallback=str(_STOP_TIMEOUT))
+    return _seconds("stop_timeout", _STOP_TIMEOUT)
+
+
+def flush_timeout() -> float:
+    """Seconds that a task's process may wait for its deliveries; the default where the option is wrong."""
+    return _seconds("flush_timeout", _FLUSH_TIMEOUT)
+
+
+def _seconds(option: str, default: float) -> float:
+    value = conf.get(_SECTION, option, fallback=str(default))
     try:
         seconds = float(value)
     except (TypeError, ValueError):
@@ -43,11 +53,12 @@ def stop_timeout() -> float:
     if 0 <= seconds < float("inf"):
         return seconds
     log.warning(
-        "keepline setting `[keepline] stop_timeout` is %r, not a number of seconds, 0 or more; %g is used",
+        "keepline setting `[keepline] %s` is %r, not a number of seconds, 0 or more; %g is used",
+        option,
         value,
-        _STOP_TIMEOUT,
+        default,
     )
-    return _STOP_TIMEOUT
+    return default
 
 
 def pool_size() -> int:

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import hookimpl
 from airflow.providers.openlineage.plugins.listener import OpenLineageListener
 
 from keepline.airflow import configuration
+from keepline.airflow.flushing import flush_task
 from keepline.airflow.guard import HookLog, guarded, tell
 from keepline.airflow.resident import build_resident, portable
 from keepline.errors import PoolError, PoolStopped
@@ -105,6 +106,7 @@ class KeeplineListener(OpenLineageListener):
         Args:
             component: Airflow's job, or what stands for a task.
         """
+        flush_task(component)
         pool: Pool | None = self.__dict__.pop(_POOL, None)
         if pool is None:
             return

@@ -47,6 +47,16 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "5.0",
                     },
+                    "flush_timeout": {
+                        "description": (
+                            "Seconds that the process of a task waits at its end until its events have "
+                            "arrived, where it delivers them itself (``relay: inline``).\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": None,
+                        "default": "3.0",
+                    },
                 },
             }
         },
