@@ -15,17 +15,38 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tests.acceptance.conftest import COUNT_CLIENTS, ENVIRONMENTS
 
 from keepline.demo import processes
 from keepline.demo.destination import RecordingDestination
 from keepline.demo.sandbox import Sandbox, SandboxError
 from keepline.demo.tally import Tally, tally
 from keepline.outbox.files import OutboxFiles
+from tests.acceptance.conftest import ENVIRONMENTS
 
 _POSTGRES = Path("/usr/lib/postgresql/15/bin")
 _START_SECONDS = 60.0
 _LOOK_EVERY = 0.2  # seconds; nothing tells when a database or a worker is ready
+
+# Loaded by Airflow in each of its processes, by Airflow 3 twice in some: writes down each client made.
+# One with the noop transport was made to read a configuration, and holds nothing.
+_COUNT_CLIENTS = """\
+import os
+from pathlib import Path
+from openlineage.client import OpenLineageClient
+
+made = OpenLineageClient.__init__
+
+
+def counted(self, *args, **kwargs):
+    made(self, *args, **kwargs)
+    if self.transport.kind != "noop":
+        with Path(os.environ["CLIENTS_FILE"]).open("a") as out:
+            out.write(f"{os.getpid()} {type(self.transport).__module__}.{type(self.transport).__name__}\\n")
+
+
+if made.__name__ != "counted":
+    OpenLineageClient.__init__ = counted
+"""
 
 WORK = {
     "work.py": """\
@@ -140,7 +161,12 @@ class Postgres:
         assert _POSTGRES.exists(), f"{_POSTGRES} is missing; run `python3 tools/have_postgres.py`"
         data = self.folder / "data"
         self._call("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8")
-        options = {"listen_addresses": "", "fsync": "off", "full_page_writes": "off", "max_connections": "100"}
+        options = {
+            "listen_addresses": "",
+            "fsync": "off",
+            "full_page_writes": "off",
+            "max_connections": "100",
+        }
         command = [str(_POSTGRES / "postgres"), "-D", str(data), "-k", str(self.folder)]
         command += [f"--{name}={value}" for name, value in options.items()]
         with (self.folder / "log").open("wb") as log:
@@ -152,7 +178,12 @@ class Postgres:
             assert self._server.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < deadline, (self.folder / "log").read_text()
             time.sleep(_LOOK_EVERY)
-        self._call("createdb", "-h", str(self.folder), "-U", "postgres", "airflow")
+
+    def renew(self) -> None:
+        """Make the database anew, for an Airflow that is new."""
+        at = ("-h", str(self.folder), "-U", "postgres")
+        self._call("dropdb", *at, "--if-exists", "--force", "airflow")
+        self._call("createdb", *at, "airflow")
 
     def _call(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
@@ -194,6 +225,7 @@ class ExecutorSandbox(Sandbox):
     """A sandbox that can have PostgreSQL for its database, a triggerer and Celery workers."""
 
     postgres: Postgres | None = None
+    _others: tuple[psutil.Popen, ...] = ()
 
     def run_states(self, dag_id: str) -> dict[str, int]:
         if self.postgres is None:
@@ -215,6 +247,7 @@ class ExecutorSandbox(Sandbox):
         log = self.home / "logs" / f"{name}.log"
         size = log.stat().st_size if log.exists() else 0
         process = self._start(name, *options)
+        self._others += (process,)
         deadline = time.monotonic() + _START_SECONDS
         while until and until not in log.read_text(errors="replace")[size:]:
             self._still_there(process, name)
@@ -224,7 +257,9 @@ class ExecutorSandbox(Sandbox):
         return process
 
     def close(self) -> None:
-        processes.end(processes.by_session({one for one in self._sessions if one}).get(0, []), grace=0)
+        # The others first: their tasks report to the API server, or would wait for it.
+        begun, self._others = self._others, ()
+        processes.end(begun, grace=5)
         super().close()
 
 
@@ -325,7 +360,7 @@ def stage(
     assert python.exists(), f"{python} is missing; make it with: python3 tools/setup_env.py {name}"
     for folder in ("plugins", "pods", "modules"):
         (home / folder).mkdir(parents=True)
-    (home / "plugins" / "count_clients.py").write_text(COUNT_CLIENTS)
+    (home / "plugins" / "count_clients.py").write_text(_COUNT_CLIENTS)
     (home / "modules" / "pods.py").write_text(_PODS)
     (home / "clients").touch()
     variables = {
@@ -339,6 +374,7 @@ def stage(
     if executor is not None:
         variables["AIRFLOW__CORE__EXECUTOR"] = executor
     if postgres is not None:
+        postgres.renew()
         variables["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = postgres.url
         variables.update(_celery(home, postgres))
     sandbox = ExecutorSandbox(home, python, env={**variables, **(env or {})}, dags=dags)

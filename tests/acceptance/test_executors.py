@@ -1,4 +1,4 @@
-"""Tasks under every executor that can be had on one machine: their events arrive, from one client a process."""
+"""Tasks under every executor that one machine can have: all events arrive, from one client a process."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.acceptance.executor_support import EVENTS_OF_WORK, Postgres, Stage, stage
 
 from keepline.demo.destination import RecordingDestination
+from tests.acceptance.executor_support import EVENTS_OF_WORK, Postgres, Stage, stage
 
 MakeStage = Callable[..., Stage]
 
@@ -49,9 +49,11 @@ def check(one: Stage, runs: int) -> None:
     """See that all events of so many runs have arrived at both, each from the one client of its process."""
     expected = runs * EVENTS_OF_WORK
     tallies = one.wait_for_events(expected)
-    assert [(each.delivered, each.duplicates, each.out_of_order) for each in tallies] == [(expected, 0, 0)] * 2
+    assert [(each.delivered, each.duplicates, each.out_of_order) for each in tallies] == [
+        (expected, 0, 0)
+    ] * 2
     clients = one.clients_of_a_process()
-    print(f"\n{one.sandbox.version}: {expected} events at both, from {len(clients)} processes with a client each")
+    print(f"\n{one.sandbox.version}: {expected} events at both, {len(clients)} processes with a client each")
     assert set(clients.values()) == {1}
 
 
@@ -113,7 +115,9 @@ def test_a_task_whose_disk_goes_in_an_outage_ends_in_time_and_says_what_has_not_
     one.down()
     one.start()
     one.finish_runs(1, "a")
-    told = r"ends (\S+) s after its work and OpenLineage events have not arrived: (.*); what waits is in (\S+),"
+    told = (
+        r"ends (\S+) s after its work and OpenLineage events have not arrived: (.*); what waits is in (\S+),"
+    )
     said = {disk: (float(seconds), what) for seconds, what, disk in re.findall(told, one.said())}
     assert len(said) == 3, one.said()
     for seconds, what in said.values():

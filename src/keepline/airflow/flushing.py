@@ -12,6 +12,7 @@ import time
 
 from keepline.airflow import configuration
 from keepline.config import RelayMode, Settings
+from keepline.emission import Emission
 from keepline.errors import KeeplineError
 from keepline.outbox.files import OutboxFiles
 
@@ -44,12 +45,21 @@ def flush_task(component: object) -> None:
         return
     if _flushed_in == os.getpid():
         return  # Airflow 2's process that watches a task stops twice: as a job, and as a command.
-    settings = configuration.settings()
+    settings = _settings()
     if settings is None or settings.relay is not RelayMode.INLINE:
         return
     if watcher:
         _flushed_in = os.getpid()
     flush(settings, min(configuration.flush_timeout(), _SECOND_SECONDS if watcher else float("inf")))
+
+
+def _settings() -> Settings | None:
+    made = Emission.settings_of_all()
+    if made:
+        # What this process has emitted with. To ask for the configuration makes a client, for a moment.
+        return next((one for one in made if one.relay is RelayMode.INLINE), None)
+    # It may have had a child emit for it.
+    return configuration.settings()
 
 
 def flush(settings: Settings, timeout: float) -> bool:
