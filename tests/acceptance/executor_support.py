@@ -256,6 +256,10 @@ class ExecutorSandbox(Sandbox):
             time.sleep(_LOOK_EVERY)
         return process
 
+    def ended(self) -> None:
+        """Take note that somebody has ended the scheduler, the triggerer and the worker."""
+        self._scheduler, self._others = None, ()
+
     def close(self) -> None:
         # The others first: their tasks report to the API server, or would wait for it.
         begun, self._others = self._others, ()
