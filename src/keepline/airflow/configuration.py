@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 _SECTION = "keepline"
 _STOP_TIMEOUT = 5.0  # seconds
 _CALL_TIMEOUT = 60.0
+_FLUSH_TIMEOUT = 3.0
 _METRICS_INTERVAL = 30.0
 _LONGEST_INTERVAL = 86400.0
 _SPOOL = "spool"
@@ -48,6 +49,11 @@ def stop_timeout() -> float:
 def call_timeout() -> float:
     """Seconds that a worker may take to build and emit an event; the default where the option is wrong."""
     return _seconds("call_timeout", _CALL_TIMEOUT, least=1.0)
+
+
+def flush_timeout() -> float:
+    """Seconds that a task's process may wait for its deliveries; the default where the option is wrong."""
+    return _seconds("flush_timeout", _FLUSH_TIMEOUT, least=0.0)
 
 
 def _seconds(option: str, default: float, *, least: float) -> float:

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import hookimpl
 from airflow.providers.openlineage.plugins.listener import OpenLineageListener
 
 from keepline.airflow import configuration, tasks
+from keepline.airflow.flushing import flush_task
 from keepline.airflow.guard import HookLog, guarded, tell
 from keepline.airflow.resident import build_resident, portable
 from keepline.errors import PoolError
@@ -121,6 +122,12 @@ class KeeplineListener(OpenLineageListener):
         metrics = sys.modules.get("keepline.airflow.metrics")
         if metrics is not None:
             metrics.end()
+        try:
+            flush_task(component)
+        finally:
+            self._stop_pool()
+
+    def _stop_pool(self) -> None:
         pool: Pool | None = self.__dict__.pop(_POOL, None)
         if pool is None:
             return
