@@ -9,6 +9,7 @@ from keepline.cli.dead import dead
 from keepline.cli.demo import demo
 from keepline.cli.flush import flush
 from keepline.cli.forget import forget
+from keepline.cli.reconcile import reconcile
 from keepline.cli.relay import relay
 from keepline.cli.replay import replay
 from keepline.cli.resume import resume
@@ -24,5 +25,5 @@ def main() -> None:
     """OpenLineage that never leaks, never blocks and never loses an event."""
 
 
-for _command in (demo, relay, status, flush, stop, trace, runs, dead, replay, resume, forget):
+for _command in (demo, relay, status, flush, stop, trace, runs, dead, replay, resume, forget, reconcile):
     main.add_command(_command)
