@@ -37,6 +37,17 @@ def get_provider_info() -> dict[str, Any]:
                         "example": None,
                         "default": "False",
                     },
+                    "reconcile_on_start": {
+                        "description": (
+                            "When a scheduler starts, compare Airflow's metadata database with the outbox, "
+                            "and emit the events of DAG runs and tasks that are missing, as ``keepline "
+                            "reconcile`` does. In a process of its own, a minute after the start.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": None,
+                        "default": "False",
+                    },
                     "stop_timeout": {
                         "description": (
                             "Seconds that a scheduler which stops waits for events of DAG runs that are "

@@ -15,6 +15,18 @@ from keepline.transport import Transport, TransportConfig
 log = logging.getLogger(__name__)
 
 
+def reconcile_beside() -> None:
+    """Have a process of its own emit what earlier schedulers should have, where that is wanted.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    if configuration.reconcile_on_start():
+        from keepline.airflow.reconcile.beside import start
+
+        start()
+
+
 def look_after_relay() -> None:
     """Start a relay if something waits; replace one that has other settings or is of another version.
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import click
 
 from keepline.cli.asking import EXIT_DEAD
-from keepline.cli.common import confirm, json_option, plain_errors, yes_option
+from keepline.cli.common import confirm, has_provider, json_option, plain_errors, yes_option
 from keepline.cli.printing import plain, print_table, several
 from keepline.cli.waiting import progress
 from keepline.cli.when import FORMS, When, clock, see_that_in_order
@@ -54,7 +53,7 @@ def reconcile(
     Exits with status 4 when an event could not be built.
     """
     see_that_in_order("--from", since, "--to", until)
-    if find_spec("airflow") is None or find_spec("airflow.providers.openlineage") is None:
+    if not has_provider():
         raise ReconcileError(
             f"there is no Airflow with its OpenLineage provider beside {sys.executable}; run the `keepline` "
             "of the scheduler's environment"

@@ -39,8 +39,11 @@ class Request:
     dry_run: bool = False
 
 
-def find_outbox() -> OutboxFiles:
+def find_outbox(*, may_come: bool = False) -> OutboxFiles:
     """The outbox of this environment's Airflow.
+
+    Args:
+        may_come: whether one that isn't there yet will do.
 
     Raises:
         ReconcileError: OpenLineage or Keepline is switched off here, or the transport isn't Keepline's.
@@ -59,6 +62,8 @@ def find_outbox() -> OutboxFiles:
             "name it in `[openlineage] transport`, or run this where the scheduler's settings are"
         )
     files = OutboxFiles(settings.outbox)
+    if may_come:
+        return files
     with suppress(OSError):  # Whoever reads it says what is wrong.
         if not files.folder.exists():
             raise OutboxUnavailable(
