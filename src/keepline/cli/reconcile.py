@@ -32,7 +32,17 @@ _TYPES = ("START", "COMPLETE", "FAIL")
     help=f"Only events that were due since: {FORMS}. Default: as far back as the outbox knows everything.",
 )
 @click.option(
-    "--to", "until", type=When(), help="Only events that were due before; as --from. Default: a minute ago."
+    "--to",
+    "until",
+    type=When(),
+    help="Only events that were due before; as --from. Default: now, but for --grace.",
+)
+@click.option(
+    "--grace",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds that an event may be under way from its hook to the outbox until it counts as missing.",
 )
 @click.option("--dag", "dags", metavar="DAG_ID", multiple=True, help="Only of this DAG. Repeatable.")
 @click.option("--dry-run", is_flag=True, help="Say what is missing, and do nothing.")
@@ -40,7 +50,13 @@ _TYPES = ("START", "COMPLETE", "FAIL")
 @json_option
 @plain_errors
 def reconcile(
-    since: float | None, until: float | None, dags: tuple[str, ...], dry_run: bool, yes: bool, as_json: bool
+    since: float | None,
+    until: float | None,
+    grace: float,
+    dags: tuple[str, ...],
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     """Compare Airflow's metadata database with the outbox, and emit the events that are missing.
 
@@ -62,7 +78,7 @@ def reconcile(
     with redirect_stdout(sys.stderr):
         from keepline.airflow.reconcile.doing import Request
 
-        report = _carry_out(Request(since, until, dags, dry_run), yes=yes)
+        report = _carry_out(Request(since, until, dags, dry_run, grace), yes=yes)
     if as_json:
         click.echo(json.dumps(report.document(), indent=2))
     else:
@@ -122,7 +138,7 @@ def _show(report: Report) -> None:
     )
     missing = report.missing.total()
     if report.until <= report.since:
-        click.echo(f"nothing to look at yet: events may be under way for a minute, and {looked}")
+        click.echo(f"nothing to look at yet, for events may be under way (--grace): {looked}")
     elif not report.emitted and not report.failed:
         click.echo(f"nothing is missing: {looked}")
     else:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from keepline.airflow import configuration
 from keepline.airflow.reconcile import database
 from keepline.airflow.reconcile.emitting import Emitter
-from keepline.airflow.reconcile.range import window_for
+from keepline.airflow.reconcile.range import GRACE, window_for
 from keepline.airflow.reconcile.report import Report
 from keepline.airflow.reconcile.work import Work
 from keepline.errors import OutboxUnavailable, ReconcileError
@@ -19,6 +19,8 @@ from keepline.outbox.files import OutboxFiles
 from keepline.outbox.known import KnownRuns, reach
 from keepline.outbox.reconciling import reconciling
 
+# Seconds: a task tells of its end a little before that gets into Airflow's database.
+_BEFORE = 600.0
 _TALKATIVE = ("airflow.providers.openlineage", "openlineage.client")
 
 
@@ -31,12 +33,14 @@ class Request:
         until: s since 1970: only those that were due before.
         dags: only of these DAGs; of all where it is empty.
         dry_run: only say what is missing.
+        grace: seconds that an event may take from its hook to the outbox.
     """
 
     since: float | None = None
     until: float | None = None
     dags: tuple[str, ...] = ()
     dry_run: bool = False
+    grace: float = GRACE
 
 
 def find_outbox(*, may_come: bool = False) -> OutboxFiles:
@@ -97,11 +101,11 @@ def reconcile(
         OutboxError: the outbox can't be read or appended to.
     """
     with reconciling(files), _quiet():
-        window = window_for(reach(files), request.since, request.until, now or time.time())
+        window = window_for(reach(files), request.since, request.until, now or time.time(), request.grace)
         report = Report(request.dry_run, window.since, window.until)
         emitter = Emitter()
         try:
-            with KnownRuns(files, window.since) as known, database.reading() as session:
+            with KnownRuns(files, window.since - _BEFORE) as known, database.reading() as session:
                 work = Work(session, known, window, request.dags, emitter, report)
                 total(work.count())
                 work.run(done=done, stop=stop)

@@ -9,10 +9,12 @@ from keepline.errors import ReconcileError
 from keepline.outbox.known import Reach
 
 GRACE = 60.0
-"""Seconds that a hook or a worker of the pool may take with an event until it counts as missing."""
+"""Seconds that an event may take from its hook to the outbox until it counts as missing."""
 
 
-def window_for(reach: Reach, since: float | None, until: float | None, now: float) -> Window:
+def window_for(
+    reach: Reach, since: float | None, until: float | None, now: float, grace: float = GRACE
+) -> Window:
     """What to look at.
 
     Args:
@@ -20,11 +22,12 @@ def window_for(reach: Reach, since: float | None, until: float | None, now: floa
         since: as asked for, s since 1970; ``None`` for all that the outbox knows.
         until: as asked for; ``None`` for up to now.
         now: s since 1970.
+        grace: seconds that an event may take from its hook to the outbox.
 
     Raises:
         ReconcileError: the outbox doesn't know enough for that.
     """
-    settled = now - GRACE
+    settled = now - grace
     if since is None:
         if reach.since is None:
             raise ReconcileError("the outbox has had no event yet; say with --from since when it should have")
