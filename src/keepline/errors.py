@@ -11,6 +11,7 @@
     │   └── OutboxDamaged      what it holds can't be read
     ├── RelayError             the relay can't be started, stopped or reached
     ├── EmissionGivenUp        a task's event came too late to be emitted
+    ├── ReconcileError         Airflow's database and the outbox can't be compared
     ├── SandboxError           the demo's Airflow doesn't do what was asked (keepline.demo.airflow_home)
     └── PoolError              a call to a pool can't be carried out
         ├── PoolStopped        the pool has been stopped
@@ -63,6 +64,10 @@ class OutboxDamaged(OutboxError):
 
 class RelayError(KeeplineError):
     """The relay can't be started, stopped or reached."""
+
+
+class ReconcileError(KeeplineError):
+    """Airflow's database and the outbox can't be compared as asked."""
 
 
 class PoolError(KeeplineError):

@@ -41,6 +41,16 @@ def is_enabled() -> bool:
     return not disabled and not openlineage_conf.is_disabled()
 
 
+def reconcile_on_start() -> bool:
+    """Whether a scheduler that starts has what is missing emitted; not where the option is wrong."""
+    try:
+        return bool(conf.getboolean(_SECTION, "reconcile_on_start", fallback=False))
+    except Exception:  # Airflow's error has another class in each version
+        value = conf.get(_SECTION, "reconcile_on_start", fallback="")
+        log.warning("keepline setting `[keepline] reconcile_on_start` is %r, not true or false", value)
+        return False
+
+
 def stop_timeout() -> float:
     """Seconds that stopping may wait for the pool; the default where the option is wrong."""
     return _seconds("stop_timeout", _STOP_TIMEOUT, least=0.0)
