@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import psutil
 
-from keepline.demo import processes
 from keepline.relay.lock import running
 from tests.acceptance.conftest import Live
 

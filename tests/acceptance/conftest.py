@@ -21,8 +21,8 @@ from keepline.outbox.status import OutboxStatus, read_status
 VERSIONS = ("3.3.2", "2.11.2")
 ENVIRONMENTS = Path(__file__).parents[2] / ".venv"
 
-# Loaded by Airflow in each of its processes, in some versions twice: writes down, by process, each client that is
-# made, each event that one emits, and what listener the provider has in the scheduler and in tasks.
+# Loaded by Airflow in each of its processes, by some versions twice: notes, by process, each client that is
+# made, each event that is emitted, and the class of the provider's listener in the scheduler and in tasks.
 WATCH = """\
 import os
 import sys

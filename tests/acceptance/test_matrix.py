@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,14 +18,26 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def cell(version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cell]:
+def cell(
+    version: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    record_testsuite_property: Callable[[str, object], None],
+) -> Iterator[Cell]:
     began = time.monotonic()
 
     def report(what: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {what}", flush=True)
 
     with live_airflow(tmp_path_factory.mktemp("cell"), version, dags=DAGS) as live:
-        yield live_through(live, report)
+        seen = live_through(live, report)
+        # What tools/matrix.py puts into its table.
+        record_testsuite_property("events", seen.events)
+        record_testsuite_property(
+            "again", ", ".join(str(one.duplicates) for one in live.tallies(seen.events))
+        )
+        record_testsuite_property("stopping", f"{seen.stopping:.1f} s")
+        record_testsuite_property("threads", max(map(max, seen.workers.values())))
+        yield seen
 
 
 def test_every_event_of_runs_and_tasks_arrives_at_both_destinations(cell: Cell) -> None:
