@@ -47,7 +47,9 @@ def main() -> None:
         job=Job(namespace="n", name=argument(1)),
         eventType=RunState.START,
     )
-    adapter.OpenLineageAdapter().emit(event)
+    emitter = adapter.OpenLineageAdapter()
+    emitter.emit(event)
+    emitter.get_or_create_openlineage_client().close(30)
     give(None)
 
 
