@@ -79,16 +79,16 @@ def _options() -> dict[str, dict[str, Any]]:
         "reconcile_on_start": _option(
             "boolean",
             "False",
-            "When a scheduler starts, compare Airflow's metadata database with the outbox, and emit the events "
-            "of DAG runs and tasks that are missing, as ``keepline reconcile`` does. In a process of its own, "
-            "a minute after the start.",
+            "When a scheduler starts, compare Airflow's metadata database with the outbox, and emit the "
+            "events of DAG runs and tasks that are missing, as ``keepline reconcile`` does. In a process of "
+            "its own, a minute after the start.",
         ),
         "metrics_interval": _option(
             "float",
             "30.0",
-            "Seconds between two reports of a scheduler to Airflow's metrics, on what waits in the outbox and "
-            "how its destinations do; 0 for none. Nothing is reported unless ``[metrics]`` sends Airflow's own "
-            "metrics somewhere.",
+            "Seconds between two reports of a scheduler to Airflow's metrics, on what waits in the outbox "
+            "and how its destinations do; 0 for none. Nothing is reported unless ``[metrics]`` sends "
+            "Airflow's own metrics somewhere.",
         ),
     }
 

@@ -11,6 +11,7 @@ from airflow.providers.openlineage.plugins import listener as provider
 from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
 
 from keepline.airflow.guard import tell
+from keepline.airflow.measuring import spare_events
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Resident:
     """
 
     def __init__(self) -> None:
+        spare_events()  # the plugin has done so in a forked worker's parent, but not for a fresh one
         initialise = getattr(provider, "_executor_initializer", None)
         if initialise is not None:
             initialise()
