@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
 from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import conf
@@ -17,8 +19,11 @@ log = logging.getLogger(__name__)
 
 _SECTION = "keepline"
 _STOP_TIMEOUT = 5.0  # seconds
+_CALL_TIMEOUT = 60.0
+_FLUSH_TIMEOUT = 3.0
 _METRICS_INTERVAL = 30.0
 _LONGEST_INTERVAL = 86400.0
+_SPOOL = "spool"
 
 
 def is_enabled() -> bool:
@@ -36,21 +41,58 @@ def is_enabled() -> bool:
     return not disabled and not openlineage_conf.is_disabled()
 
 
+def reconcile_on_start() -> bool:
+    """Whether a scheduler that starts has what is missing emitted; not where the option is wrong."""
+    try:
+        return bool(conf.getboolean(_SECTION, "reconcile_on_start", fallback=False))
+    except Exception:  # Airflow's error has another class in each version
+        value = conf.get(_SECTION, "reconcile_on_start", fallback="")
+        log.warning("keepline setting `[keepline] reconcile_on_start` is %r, not true or false", value)
+        return False
+
+
 def stop_timeout() -> float:
     """Seconds that stopping may wait for the pool; the default where the option is wrong."""
-    value = conf.get(_SECTION, "stop_timeout", fallback=str(_STOP_TIMEOUT))
+    return _seconds("stop_timeout", _STOP_TIMEOUT, least=0.0)
+
+
+def call_timeout() -> float:
+    """Seconds that a worker may take to build and emit an event; the default where the option is wrong."""
+    return _seconds("call_timeout", _CALL_TIMEOUT, least=1.0)
+
+
+def flush_timeout() -> float:
+    """Seconds that a task's process may wait for its deliveries; the default where the option is wrong."""
+    return _seconds("flush_timeout", _FLUSH_TIMEOUT, least=0.0)
+
+
+def _seconds(option: str, default: float, *, least: float) -> float:
+    value = conf.get(_SECTION, option, fallback=str(default))
     try:
         seconds = float(value)
     except (TypeError, ValueError):
         seconds = -1.0
-    if 0 <= seconds < float("inf"):
+    if least <= seconds < float("inf"):
         return seconds
-    log.warning(
-        "keepline setting `[keepline] stop_timeout` is %r, not a number of seconds, 0 or more; %g is used",
-        value,
-        _STOP_TIMEOUT,
-    )
-    return _STOP_TIMEOUT
+    text = "keepline setting `[keepline] %s` is %r, not a number of seconds, %g or more; %g is used"
+    log.warning(text, option, value, least, default)
+    return default
+
+
+def spool_folder() -> Path:
+    """Where the pool keeps what hooks have submitted: as set, or in the outbox, or in Airflow's home."""
+    named = conf.get(_SECTION, _SPOOL, fallback="") or ""
+    if named.strip():
+        return Path(named.strip()).expanduser().absolute()
+    try:
+        keepline = settings()
+    except Exception as error:  # a worker will tell what is wrong, when it emits
+        log.debug("The spool isn't in the outbox: %s", error)
+        keepline = None
+    if keepline is not None:
+        return keepline.outbox / _SPOOL
+    home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
+    return Path(home).expanduser().absolute() / "keepline" / _SPOOL
 
 
 def metrics_go_somewhere() -> bool:
@@ -93,6 +135,17 @@ def _metrics_backend() -> str:
     options = {"datadog": "statsd_datadog_enabled", "statsd": "statsd_on", "otel": "otel_on"}
     on = (name for name, option in options.items() if conf.getboolean("metrics", option, fallback=False))
     return next(on, "")
+
+
+def tasks_emit_in_thread() -> bool:
+    """Whether tasks are to emit in a thread, or else as the provider does; true where the option is wrong."""
+    value = str(conf.get(_SECTION, "task_emission", fallback="thread")).strip().lower()
+    if value not in ("thread", "provider"):
+        log.warning(
+            "keepline setting `[keepline] task_emission` is %r, neither thread nor provider; thread is used",
+            value,
+        )
+    return value != "provider"
 
 
 def pool_size() -> int:

@@ -10,7 +10,7 @@ from keepline import __version__
 
 _NAMES = (
     "demo", "relay", "status", "check", "flush", "stop",
-    "trace", "runs", "dead", "replay", "resume", "forget",
+    "trace", "runs", "dead", "replay", "reconcile", "resume", "forget",
 )  # fmt: skip
 
 
