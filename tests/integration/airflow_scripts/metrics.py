@@ -18,7 +18,7 @@ from typing import Any
 
 from probe import argument, give, listener, listener_manager, run
 
-LAST = "keepline.pool.workers"  # of each report
+LAST = "keepline.pool.refused"  # of each report
 
 received: list[tuple[str, float]] = []
 _more = threading.Condition()
