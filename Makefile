@@ -4,7 +4,7 @@ DEV := .venv/dev/bin
 SETUP = @$(PYTHON) tools/setup_env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test check lint types unit clean setup provider-tests
+.PHONY: help demo bench matrix provider-tests test check lint types unit clean setup
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,6 +17,9 @@ bench:  ## Keepline beside its peers, about 10 minutes; writes bench/RESULTS.md 
 	$(SETUP) dev
 	@$(PYTHON) tools/have_nginx.py
 	@$(DEV)/python bench/run.py
+
+matrix:  ## a live Airflow with each provider in constraints/, about 15 minutes; writes docs/matrix.md
+	@$(PYTHON) tools/matrix.py
 
 test: lint types  ## everything: lint, types, unit, integration, acceptance (live Airflow 3.3.2 and 2.11.2)
 	$(SETUP) airflow-3.3.2 airflow-2.11.2
