@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from airflow.providers.openlineage.extractors.manager import ExtractorManager
 from openlineage.client import OpenLineageClient
 
 try:
@@ -66,6 +67,7 @@ class Operator(BaseOperator):
 
 
 get_listener_manager().pm.add_hookcall_monitoring(before, after)
+timed(ExtractorManager, "extract_metadata")
 timed(OpenLineageClient, "emit")
 
 with DAG("tasks", schedule=None, start_date=datetime(2020, 1, 1), catchup=False):
