@@ -94,9 +94,13 @@ class KeeplineListener(OpenLineageListener):
         # What runs in a child of the scheduler, as tasks do with the LocalExecutor, has the scheduler's
         # arguments. Airflow's command line has no options before the name of the command.
         if sys.argv[1:2] == ["scheduler"] and multiprocessing.parent_process() is None:
+            from keepline.airflow.early import have_worker
             from keepline.airflow.starting import look_after_relay
 
-            look_after_relay()
+            try:
+                have_worker(self.submit_callable)
+            finally:
+                look_after_relay()
 
     @hookimpl
     def before_stopping(self, component: object) -> None:

@@ -1,7 +1,7 @@
 """The provider's metrics, kept from costing an event.
 
-Its adapter emits inside a timer of Airflow's Stats, and what that raises ends the emission. Airflow 3.3 raises
-where a metric lacks tags that it wants; providers before 2.16 give none, and so emit nothing there at all.
+Its adapter emits inside a timer of Airflow's Stats, and what that raises ends the emission. Airflow 3.3
+raises where a metric lacks tags that it wants; providers before 2.16 give none, and so emit nothing there.
 """
 
 from __future__ import annotations
