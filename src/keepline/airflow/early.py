@@ -1,8 +1,8 @@
 """A pool worker for a scheduler on SQLite, forked before the scheduler has its database open.
 
-Later, the hook that needs the first worker runs in the middle of a transaction. SQLite can't be carried over
-a fork: with what a child has inherited of an open database, it may read stale pages of it for ever, or find it
-"malformed", and many a provider doesn't emit an event of which it can't read all.
+Later, the hook that needs the first worker runs in the middle of a transaction. SQLite can't be carried
+over a fork: with what a child has inherited of an open database, it may read stale pages of it for ever, or
+find it "malformed", and many a provider doesn't emit an event of which it can't read all.
 Source: "How To Corrupt An SQLite Database File", 2.6, sqlite.org.
 """
 
