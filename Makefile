@@ -4,10 +4,10 @@ DEV := .venv/dev/bin
 SETUP = @$(PYTHON) tools/setup_env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench matrix test check lint types unit clean setup
+.PHONY: help demo bench matrix provider-tests test check lint types unit clean setup
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo:  ## 200 DAG runs of a live Airflow 3.3.2 through outages and kill -9, and what became of each event
 	$(SETUP) airflow-3.3.2
@@ -31,6 +31,10 @@ test: lint types  ## everything: lint, types, unit, integration, acceptance (liv
 	$(DEV)/python -m pytest tests/acceptance
 
 check: lint types unit  ## what is quick: lint, types, unit tests
+
+provider-tests:  ## the OpenLineage provider's own tests, with its listener and with Keepline's
+	$(SETUP) airflow-3.3.2 airflow-2.11.2
+	@$(PYTHON) tools/provider_tests.py
 
 lint:  ## ruff, its checks and its format
 	$(SETUP) dev

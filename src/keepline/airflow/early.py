@@ -8,19 +8,22 @@ Source: "How To Corrupt An SQLite Database File", 2.6, sqlite.org.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from airflow.providers.common.compat.sdk import conf
 
+from keepline.pool import Pool
 
-def have_worker(submit: Callable[[Callable[..., object]], object]) -> None:
-    """Have the pool fork its worker now, where the database is SQLite.
+
+def have_worker(pool: Pool) -> None:
+    """Have a pool fork its worker now, where the database is SQLite.
 
     Args:
-        submit: has a worker call what it is given.
+        pool: the listener's.
+
+    Raises:
+        PoolError: it can't be started.
     """
     if conf.get("database", "sql_alchemy_conn", fallback="").startswith("sqlite"):
-        submit(nothing)
+        pool.submit("run", nothing, (), {})
 
 
 def nothing() -> None:
