@@ -38,8 +38,18 @@ class Api:
         """Set the state of a run."""
         self._dag("PATCH", dag_id, f"/dagRuns/{quote(run_id)}", {"state": state})
 
-    def set_task_state(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
-        """Set the state of a task, of all its instances when it is mapped; tasks after it stay as they are."""
+    def set_task_state(
+        self, dag_id: str, run_id: str, task_id: str, state: str, *, downstream: bool = False
+    ) -> None:
+        """Set the state of a task.
+
+        Args:
+            dag_id: of its DAG.
+            run_id: of the run.
+            task_id: of the task.
+            state: the new one.
+            downstream: also of the tasks after it, with all their instances when they are mapped.
+        """
         if self._is_2:
             body = {
                 "dry_run": False,
@@ -47,14 +57,14 @@ class Api:
                 "dag_run_id": run_id,
                 "new_state": state,
                 "include_upstream": False,
-                "include_downstream": False,
+                "include_downstream": downstream,
                 "include_future": False,
                 "include_past": False,
             }
             self._dag("POST", dag_id, "/updateTaskInstancesState", body)
         else:
             path = f"/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
-            self._dag("PATCH", dag_id, path, {"new_state": state})
+            self._dag("PATCH", dag_id, path, {"new_state": state, "include_downstream": downstream})
 
     def clear(self, dag_id: str, run_id: str, task_ids: list[str]) -> None:
         """Have tasks of a run that has ended run again."""

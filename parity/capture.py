@@ -65,7 +65,7 @@ def capture(side: str, python: Path, work: Path, say: Callable[[str], None]) -> 
     Args:
         side: ``upstream``, or ``keepline``.
         python: the interpreter of the environment.
-        work: a folder for this version of Airflow; its ``home`` is made, and afterwards called as the side is.
+        work: a folder for this version of Airflow; its ``home`` is made, and is called as the side is then.
         say: told what is going on.
     """
     home, kept = work / "home", work / side
@@ -99,7 +99,12 @@ def _settings(
     side: str, http: RecordingDestination, datadog: RecordingDestination
 ) -> dict[str, dict[str, object]]:
     legs = {
-        "http": {"type": "http", "url": http.url, "timeout": 60, "auth": {"type": "api_key", "apiKey": "parity"}},
+        "http": {
+            "type": "http",
+            "url": http.url,
+            "timeout": 60,
+            "auth": {"type": "api_key", "apiKey": "parity"},
+        },
         "datadog": {"type": "datadog", "apiKey": "parity", "site": datadog.url, "timeout": 60},
     }
     transport = {"type": "composite" if side == "upstream" else "keepline.Transport", "transports": legs}

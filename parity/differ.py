@@ -76,7 +76,9 @@ def compare(upstream: list[Event], keepline: list[Event]) -> list[Mismatch]:
         for text in left.elements():
             event = json.loads(text)
             kinds.setdefault(title(event), ([], []))[number].append(event)
-    return [mismatch for kind, (gone, come) in sorted(kinds.items()) for mismatch in _paired(kind, gone, come)]
+    return [
+        mismatch for kind, (gone, come) in sorted(kinds.items()) for mismatch in _paired(kind, gone, come)
+    ]
 
 
 def differences(upstream: Any, keepline: Any, path: str = "") -> Iterator[Difference]:
@@ -88,8 +90,8 @@ def differences(upstream: Any, keepline: Any, path: str = "") -> Iterator[Differ
             )
     elif isinstance(upstream, list) and isinstance(keepline, list):
         for index in range(max(len(upstream), len(keepline))):
-            pair = (side[index] if index < len(side) else ABSENT for side in (upstream, keepline))
-            yield from differences(*pair, f"{path}[{index}]")
+            theirs, ours = (side[index] if index < len(side) else ABSENT for side in (upstream, keepline))
+            yield from differences(theirs, ours, f"{path}[{index}]")
     # As JSON: true is not 1, and 1 is not 1.0.
     elif upstream is ABSENT or keepline is ABSENT or _text(upstream) != _text(keepline):
         yield Difference(path, upstream, keepline)
@@ -97,8 +99,9 @@ def differences(upstream: Any, keepline: Any, path: str = "") -> Iterator[Differ
 
 def title(event: Event) -> str:
     """What an event is about."""
-    about = event.get("run", {}).get("runId") or event.get("job", event.get("dataset", {})).get("name", "?")
-    return f"{event.get('eventType', 'event')} of {about}"
+    about: Event = event.get("job") or event.get("dataset") or {}
+    which = (event.get("run") or {}).get("runId") or about.get("name", "?")
+    return f"{event.get('eventType', 'event')} of {which}"
 
 
 def _counted(events: list[Event]) -> Counter[str]:

@@ -42,15 +42,19 @@ _SETTINGS: dict[str, dict[str, object]] = {
     "scheduler": {
         "job_heartbeat_sec": 2,
         "local_task_job_heartbeat_sec": 2,
-        "allowed_run_id_pattern": r"^[\w.~:+-]+$",  # letters of every script, as in ids of DAGs
+        "zombie_detection_interval": 5,
+        "min_file_process_interval": 3600,  # the files don't change
+        "allowed_run_id_pattern": "^[^/ ]+$",  # letters of every script, as in ids of DAGs
     },
     "triggerer": {"job_heartbeat_sec": 2},
 }
 _SETTINGS_2: dict[str, dict[str, object]] = {
-    # Tasks side by side, each forked from the executor: the sequential one would take an interpreter for each.
+    # Tasks side by side, each forked; the sequential executor would start an interpreter for each.
     "core": {"executor": "LocalExecutor"},
     "database": {"sql_alchemy_connect_args": "parity_support.database.WAIT_FOR_LOCKS"},
     "api": {"auth_backends": "airflow.api.auth.backend.default"},
+    # On Airflow 2 it is the one that tells of a task that has lost its process.
+    "scheduler": {"standalone_dag_processor": False},
 }
 
 
@@ -74,13 +78,17 @@ class LiveAirflow(Sandbox):
             "PYTHONHASHSEED": "0",
             "LC_ALL": "C.UTF-8",
             "TZ": "UTC",
-            "AIRFLOW_CONN_PARITY_SQLITE": json.dumps({"conn_type": "sqlite", "host": str(self.home / "data.db")}),
+            "AIRFLOW_CONN_PARITY_SQLITE": json.dumps(
+                {"conn_type": "sqlite", "host": str(self.home / "data.db")}
+            ),
             "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
         }
         self.configure(_SETTINGS)
         if self.is_2:
             self.configure(_SETTINGS_2)
-            (self.home / "webserver_config.py").write_text('AUTH_ROLE_PUBLIC = "Admin"\nWTF_CSRF_ENABLED = False\n')
+            (self.home / "webserver_config.py").write_text(
+                'AUTH_ROLE_PUBLIC = "Admin"\nWTF_CSRF_ENABLED = False\n'
+            )
         self.configure(settings)
 
     def configure(self, settings: Mapping[str, Mapping[str, object]]) -> None:

@@ -1,9 +1,9 @@
-"""What can't be equal in two runs, and nothing else: the times of the runs, and ids made of them or by chance.
+"""What can't be equal in two runs, and nothing else: times of the runs, and ids made of them or by chance.
 
 - A time that lies within the run of the check it was seen in becomes ``<time>``, with its offset from UTC.
   Dates that the check gives (logical dates, intervals, nominal times) lie outside and are compared.
 - A run id becomes the name of its run, wherever it stands, so that parents and roots are compared as a graph:
-  the job's name and Airflow's run id, try and map index. Ids that Airflow's provider derives from what the check
+  the job's name and Airflow's run id, try and map index. Ids that the provider derives from what the check
   gives are compared as they are, too: see :func:`derived`.
 - What was measured, in seconds, becomes ``<seconds>``.
 - The random end of the run id of an asset-triggered run becomes ``<random>``, the number of a process in the
@@ -83,7 +83,7 @@ class Normaliser:
 
 
 def run_names(events: list[Event], normaliser: Normaliser) -> dict[str, str]:
-    """Name each run, by what its events say of it; equal names are numbered in the order of the runs' beginnings.
+    """Name each run, by what its events say of it; equal names are numbered in the order of their beginnings.
 
     Args:
         events: of one run of the check.
@@ -112,7 +112,9 @@ def _name(event: Event, normaliser: Normaliser) -> str:
     if run_id := airflow.get("dagRun", {}).get("run_id"):
         words.append(normaliser.text(run_id))
     instance = airflow.get("taskInstance", {})
-    words += [f"{name} {instance[name]}" for name in ("try_number", "map_index") if instance.get(name) is not None]
+    words += [
+        f"{name} {instance[name]}" for name in ("try_number", "map_index") if instance.get(name) is not None
+    ]
     return " ".join(words)
 
 
@@ -128,4 +130,8 @@ def derived(name: str, dated_by_airflow: Collection[str]) -> bool:
 
 
 def _is_measured(path: tuple[str, ...]) -> bool:
-    return any(path[-2] == above and key in (None, path[-1]) for above, key in _MEASURED) if len(path) > 1 else False
+    return (
+        any(path[-2] == above and key in (None, path[-1]) for above, key in _MEASURED)
+        if len(path) > 1
+        else False
+    )

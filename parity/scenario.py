@@ -43,7 +43,7 @@ SIMPLE = (
 SELECTIVE = ("chosen", "not_chosen", "not_chosen_at_all")
 WORDS = "größe_東京_Ωμέγα"
 
-# The dates of these runs are given by Airflow, when they are made, and OpenLineage's run ids are made of dates.
+# The dates of these DAGs' runs are given by Airflow, and OpenLineage's run ids are made of dates.
 DATED_BY_AIRFLOW = frozenset({"asset_consumer", "triggered_now"})
 
 # What a run says that is part of a greater one outside of Airflow.
@@ -89,7 +89,9 @@ class Scenario:
             self._by_hand()
             self._ended("cleared", "ended_task_set_to_failed")
             self._api.clear("cleared", "cleared-1", ["first", "second"])
-            self._api.set_task_state("ended_task_set_to_failed", "ended_task_set_to_failed-1", "first", "failed")
+            self._api.set_task_state(
+                "ended_task_set_to_failed", "ended_task_set_to_failed-1", "first", "failed"
+            )
         self.finish()
 
     def selective(self) -> None:
@@ -142,8 +144,7 @@ class Scenario:
         return lambda dag: self._api.set_run_state(dag, f"{dag}-1", state)
 
     def _many_set(self, dag: str) -> None:
-        for task in ("mapped", "waits"):
-            self._api.set_task_state(dag, f"{dag}-1", task, "success")
+        self._api.set_task_state(dag, f"{dag}-1", "waits", "success", downstream=True)
 
     def _started(self, dag: str) -> None:
         """Wait until the task that waits is known to have started, to Airflow and at the destination."""
@@ -158,10 +159,10 @@ class Scenario:
         )
 
     def _ended(self, *dags: str) -> None:
-        for dag in dags:
-            self.airflow.wait_until(
-                lambda dag=dag: self._states(dag) == ["success"], _ALL_SECONDS, f"the end of {dag}"
-            )
+        def ended() -> bool:
+            return all(self._states(dag) == ["success"] for dag in dags)
+
+        self.airflow.wait_until(ended, _ALL_SECONDS, f"the end of {dags}")
 
     def _states(self, dag: str) -> list[str]:
         return [state for (state,) in self.airflow.query("SELECT state FROM dag_run WHERE dag_id = ?", dag)]
@@ -172,8 +173,10 @@ class Scenario:
             runs.setdefault(dag, []).append(state)
         if any(len(runs.get(dag, [])) != count for dag, count in self._runs.items()):
             return False
-        busy = "SELECT 1 FROM task_instance WHERE state IN ('running', 'queued', 'scheduled', 'deferred') LIMIT 1"
-        return all(state in _OVER for states in runs.values() for state in states) and not self.airflow.query(busy)
+        if any(state not in _OVER for states in runs.values() for state in states):
+            return False
+        busy = "SELECT 1 FROM task_instance WHERE state IN ('running', 'queued', 'scheduled', 'deferred')"
+        return not self.airflow.query(busy)
 
     @contextlib.contextmanager
     def _backfill(self) -> Iterator[None]:

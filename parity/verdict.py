@@ -68,8 +68,8 @@ def _by_dag(capture: Capture, leg: str) -> dict[str, list[Event]]:
 
 def dag_of(event: Event) -> str:
     """The DAG that an event belongs to: its job is a DAG, or a task of one."""
-    name: str = event.get("job", event.get("dataset", {})).get("name", "?")
-    return name.split(".")[0]
+    about: Event = event.get("job") or event.get("dataset") or {}
+    return str(about.get("name", "?")).split(".")[0]
 
 
 def _ids(

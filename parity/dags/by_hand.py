@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from parity_support.versions import BashOperator, PythonOperator, a_dag, task, wait_to_be_stopped
 
-for name in ("task_set_to_success", "task_set_to_failed", "task_set_to_skipped", "run_set_to_success", "run_set_to_failed"):
+for name in (
+    "task_set_to_success",
+    "task_set_to_failed",
+    "task_set_to_skipped",
+    "run_set_to_success",
+    "run_set_to_failed",
+):
     with a_dag(name):
         PythonOperator(task_id="waits", python_callable=wait_to_be_stopped) >> BashOperator(
             task_id="after", bash_command="true"

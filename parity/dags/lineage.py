@@ -12,10 +12,11 @@ with a_dag("sql") as dag:
         sql=[
             "CREATE TABLE IF NOT EXISTS orders (id INTEGER, größe REAL)",
             "CREATE TABLE IF NOT EXISTS sums (id INTEGER, total REAL)",
-            "CREATE TABLE IF NOT EXISTS column_list"
-            " (table_schema TEXT, table_name TEXT, column_name TEXT, ordinal_position INTEGER, udt_name TEXT)",
-            "INSERT INTO column_list VALUES ('main', 'orders', 'id', 1, 'int'), ('main', 'orders', 'größe', 2, 'real'),"
-            " ('main', 'sums', 'id', 1, 'int'), ('main', 'sums', 'total', 2, 'real')",
+            "CREATE TABLE IF NOT EXISTS column_list (table_schema TEXT, table_name TEXT,"
+            " column_name TEXT, ordinal_position INTEGER, udt_name TEXT)",
+            "INSERT INTO column_list VALUES ('main', 'orders', 'id', 1, 'int'),"
+            " ('main', 'orders', 'größe', 2, 'real'), ('main', 'sums', 'id', 1, 'int'),"
+            " ('main', 'sums', 'total', 2, 'real')",
         ],
     )
     filled = NamedSqliteOperator(

@@ -21,7 +21,9 @@ from parity_support.versions import (
     wait_to_be_stopped,
 )
 
-with a_dag("success", description="Python and Bash", default_args={"owner": "ann, ben"}, tags=["a", "b"]) as dag:
+with a_dag(
+    "success", description="Python and Bash", default_args={"owner": "ann, ben"}, tags=["a", "b"]
+) as dag:
     dag.doc_md = "# What it does\n\nIt succeeds."
     (
         PythonOperator(task_id="python", python_callable=lambda: 7, doc="of the task")
@@ -86,7 +88,9 @@ with a_dag("skip"):
     skipping = skips()
     skipping >> skipped_too()
     skipping >> runs()
-    ShortCircuitOperator(task_id="stop_here", python_callable=lambda: False) >> EmptyOperator(task_id="cut_off")
+    ShortCircuitOperator(task_id="stop_here", python_callable=lambda: False) >> EmptyOperator(
+        task_id="cut_off"
+    )
     branch = BranchPythonOperator(task_id="branch", python_callable=lambda: "left")
     branch >> [EmptyOperator(task_id="left"), PythonOperator(task_id="right", python_callable=print)]
     BashOperator(task_id="bash_skips", bash_command="exit 99")

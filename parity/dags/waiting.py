@@ -38,7 +38,11 @@ with a_dag("reschedule"):
         timeout=300,
     )
     PythonSensor(
-        task_id="in_vain", python_callable=lambda: False, mode="reschedule", poke_interval=LOOK_EVERY, timeout=5
+        task_id="in_vain",
+        python_callable=lambda: False,
+        mode="reschedule",
+        poke_interval=LOOK_EVERY,
+        timeout=5,
     )
     PythonSensor(
         task_id="in_vain_softly",
@@ -70,7 +74,11 @@ with a_dag("triggering"):
         wait_for_completion=True,
         poke_interval=1,
     ) >> TriggerDagRunOperator(
-        task_id="now", trigger_dag_id="triggered_now", wait_for_completion=True, poke_interval=1, deferrable=True
+        task_id="now",
+        trigger_dag_id="triggered_now",
+        wait_for_completion=True,
+        poke_interval=1,
+        deferrable=True,
     )
 
 for name in ("triggered_at_a_date", "triggered_now"):

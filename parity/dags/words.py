@@ -1,4 +1,4 @@
-"""Every script, wherever Airflow lets one write: ids, tags, documentation, owners, parameters, configuration."""
+"""Every script, wherever Airflow lets one write: ids, tags, documentation, owners, parameters, values."""
 
 from __future__ import annotations
 
@@ -20,5 +20,6 @@ with a_dag(
             owner="Zoë",
         )
     PythonOperator(
-        task_id="失敗", python_callable=lambda: (_ for _ in ()).throw(ValueError("Fehler: größe 東京 🙂 \u2028"))
+        task_id="失敗",
+        python_callable=lambda: (_ for _ in ()).throw(ValueError("Fehler: größe 東京 🙂 \u2028")),
     )

@@ -38,7 +38,9 @@ def _dataset(name: str) -> Dataset:
         name=name,
         facets={
             "schema": schema_dataset.SchemaDatasetFacet(fields=fields),
-            "documentation": documentation_dataset.DocumentationDatasetFacet(description="naïve ‘quotes’ \u2028"),
+            "documentation": documentation_dataset.DocumentationDatasetFacet(
+                description="naïve „quotes“ \u2028"
+            ),
         },
     )
 
@@ -91,7 +93,9 @@ class SilentExtractor(BaseExtractor):
         return OperatorLineage(inputs=[_dataset("silent.in")])
 
     def extract_on_complete(self, task_instance: Any) -> OperatorLineage:
-        return OperatorLineage(inputs=[_dataset("silent.in")], outputs=[_dataset(f"silent.{task_instance.task_id}")])
+        return OperatorLineage(
+            inputs=[_dataset("silent.in")], outputs=[_dataset(f"silent.{task_instance.task_id}")]
+        )
 
 
 class UnwantedOperator(BaseOperator):
