@@ -53,8 +53,12 @@ _SETTINGS_2: dict[str, dict[str, object]] = {
     "core": {"executor": "LocalExecutor"},
     "database": {"sql_alchemy_connect_args": "parity_support.database.WAIT_FOR_LOCKS"},
     "api": {"auth_backends": "airflow.api.auth.backend.default"},
-    # On Airflow 2 it is the one that tells of a task that has lost its process.
-    "scheduler": {"standalone_dag_processor": False},
+    "scheduler": {
+        # On Airflow 2 it is the one that tells of a task that has lost its process.
+        "standalone_dag_processor": False,
+        # SQLite locks no rows: with two that schedule, some tasks would be tried twice.
+        "schedule_after_task_execution": False,
+    },
 }
 
 

@@ -12,18 +12,18 @@ from keepline.demo.destination import RecordingDestination
 from parity.api import Api
 from parity.live import LiveAirflow
 
-_TASK_SECONDS = 300.0
-_ALL_SECONDS = 1200.0
+_TASK_SECONDS = 600.0
+_ALL_SECONDS = 1500.0
 _QUIET_SECONDS = 10.0
 _OVER = ("success", "failed")
 
 SIMPLE = (
+    "run_over_its_time",
     "success",
     "failure",
     "retry",
     "skip",
     "ended",
-    "run_over_its_time",
     "mapped",
     "groups",
     "setup_teardown",
@@ -38,7 +38,6 @@ SIMPLE = (
     "disabled_operators",
     "hook_lineage",
     "emits_itself",
-    "many",
 )
 SELECTIVE = ("chosen", "not_chosen", "not_chosen_at_all")
 WORDS = "größe_東京_Ωμέγα"
@@ -87,6 +86,7 @@ class Scenario:
         self._runs |= {"asset_consumer": 1, "triggered_at_a_date": 1, "triggered_now": 1, "daily": 2}
         with self._backfill():
             self._by_hand()
+            self._trigger("many")
             self._ended("cleared", "ended_task_set_to_failed")
             self._api.clear("cleared", "cleared-1", ["first", "second"])
             self._api.set_task_state(

@@ -12,9 +12,10 @@ for name in (
     "run_set_to_failed",
 ):
     with a_dag(name):
-        PythonOperator(task_id="waits", python_callable=wait_to_be_stopped) >> BashOperator(
-            task_id="after", bash_command="true"
-        )
+        # Before what waits in the executor's queue: the driver waits for it.
+        PythonOperator(
+            task_id="waits", python_callable=wait_to_be_stopped, priority_weight=1000
+        ) >> BashOperator(task_id="after", bash_command="true")
 
 with a_dag("ended_task_set_to_failed"):
     BashOperator(task_id="first", bash_command="true") >> BashOperator(task_id="second", bash_command="true")

@@ -6,7 +6,7 @@ from parity_support.versions import EmptyOperator, PythonOperator, TaskGroup, a_
 
 with a_dag("many", max_active_tasks=64):
     # An EmptyOperator is ended by the scheduler, without a process and without an event of its own; the run's
-    # events tell of it. 450 of these and 50 that run.
+    # events tell of it. 300 of these and 200 that run.
     with TaskGroup("works") as works:
         for index in range(20):
             PythonOperator(task_id=f"work_{index}", python_callable=print)
@@ -15,8 +15,8 @@ with a_dag("many", max_active_tasks=64):
         def double(number):
             return 2 * number
 
-        double.expand(number=list(range(30)))
-    for row in range(45):
+        double.expand(number=list(range(180)))
+    for row in range(30):
         with TaskGroup(f"row_{row}") as group:
             last = None
             for column in range(10):
@@ -27,6 +27,8 @@ with a_dag("many", max_active_tasks=64):
         works >> group
 
 with a_dag("many_set_to_success"):
-    PythonOperator(task_id="waits", python_callable=wait_to_be_stopped) >> PythonOperator.partial(
-        task_id="mapped", python_callable=print
-    ).expand(op_args=[[index] for index in range(499)])
+    PythonOperator(
+        task_id="waits", python_callable=wait_to_be_stopped, priority_weight=1000
+    ) >> PythonOperator.partial(task_id="mapped", python_callable=print).expand(
+        op_args=[[index] for index in range(499)]
+    )

@@ -26,7 +26,7 @@ class NamedSqliteHook(SqliteHook):
                 "ordinal_position",
                 "udt_name",
             ],
-            information_schema_table_name="column_list",
+            information_schema_table_name="main.column_list",
         )
 
     def get_openlineage_database_dialect(self, connection: Any) -> str:
