@@ -38,6 +38,11 @@ _SETTINGS: dict[str, dict[str, object]] = {
         # By default what takes more than 10 s is given up, which a busy machine could make so.
         "execution_timeout": 120,
     },
+    # Many processes share the file; by default a request would fail after 5 s of waiting for its turn.
+    "database": {
+        "sql_alchemy_connect_args": "parity_support.database.WAIT_FOR_LOCKS",
+        "sql_alchemy_connect_args_async": "parity_support.database.WAIT_FOR_LOCKS",
+    },
     "workers": {"min_heartbeat_interval": 2},
     "scheduler": {
         "job_heartbeat_sec": 2,
@@ -51,7 +56,6 @@ _SETTINGS: dict[str, dict[str, object]] = {
 _SETTINGS_2: dict[str, dict[str, object]] = {
     # Tasks side by side, each forked; the sequential executor would start an interpreter for each.
     "core": {"executor": "LocalExecutor"},
-    "database": {"sql_alchemy_connect_args": "parity_support.database.WAIT_FOR_LOCKS"},
     "api": {"auth_backends": "airflow.api.auth.backend.default"},
     "scheduler": {
         # On Airflow 2 it is the one that tells of a task that has lost its process.
