@@ -10,6 +10,8 @@ from typing import Any
 from airflow.providers.openlineage.plugins import listener as provider
 from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
 
+from keepline.airflow import settled
+
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 2.0
@@ -61,6 +63,8 @@ class Resident:
             args: its arguments; an :class:`AdapterMethod` stands for the adapter's bound method.
             kwargs: its keyword arguments.
         """
+        # Up to provider 2.19 the adapter's method itself, then a function that is given its name.
+        settled.wait(function.name if isinstance(function, AdapterMethod) else next(iter(args), None), kwargs)
         callable_: Any = self._resolve(function)
         callable_(*map(self._resolve, args), **kwargs)
 
