@@ -6,7 +6,7 @@ from parity_support.versions import EmptyOperator, PythonOperator, TaskGroup, a_
 
 with a_dag("many", max_active_tasks=64):
     # An EmptyOperator is ended by the scheduler, without a process and without an event of its own; the run's
-    # events tell of it. 300 of these and 200 that run.
+    # events tell of it. 400 of these and 100 that run.
     with TaskGroup("works") as works:
         for index in range(20):
             PythonOperator(task_id=f"work_{index}", python_callable=print)
@@ -15,8 +15,8 @@ with a_dag("many", max_active_tasks=64):
         def double(number):
             return 2 * number
 
-        double.expand(number=list(range(180)))
-    for row in range(30):
+        double.expand(number=list(range(80)))
+    for row in range(40):
         with TaskGroup(f"row_{row}") as group:
             last = None
             for column in range(10):

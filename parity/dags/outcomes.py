@@ -109,7 +109,7 @@ with a_dag("ended"):
     killed()
 
 # Time enough to start on a busy machine, and less than the other DAGs take.
-with a_dag("run_over_its_time", dagrun_timeout=timedelta(seconds=45)):
+with a_dag("run_over_its_time", dagrun_timeout=timedelta(seconds=90)):
     PythonOperator(
         task_id="works_long", python_callable=wait_to_be_stopped, priority_weight=1000
     ) >> PythonOperator(task_id="too_late", python_callable=print)

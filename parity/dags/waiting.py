@@ -19,14 +19,14 @@ from parity_support.versions import (
 
 # A task that is queued again before the scheduler knows that its process has ended is taken for a failure by
 # Airflow: nothing here may be that quick.
-LOOK_EVERY = 8
+LOOK_EVERY = 15
 
 with a_dag("deferrable"):
     DeferringOperator(task_id="once")
     DeferringOperator(task_id="twice", times=2)
     DeferringOperator(task_id="fails", fail=True)
     DateTimeSensorAsync(
-        task_id="sensor", target_time="{{ macros.datetime.utcnow() + macros.timedelta(seconds=8) }}"
+        task_id="sensor", target_time="{{ macros.datetime.utcnow() + macros.timedelta(seconds=15) }}"
     )
 
 with a_dag("reschedule"):
@@ -77,7 +77,7 @@ with a_dag("triggering"):
         task_id="now",
         trigger_dag_id="triggered_now",
         wait_for_completion=True,
-        poke_interval=1,
+        poke_interval=LOOK_EVERY,
         deferrable=True,
     )
 

@@ -21,7 +21,7 @@ class SoonTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         # Long enough for the scheduler to know that the task's process has ended, see DAG `reschedule`.
-        await asyncio.sleep(8)
+        await asyncio.sleep(15)
         if self.fail:
             raise ValueError("the trigger failed: ∅")
         yield TriggerEvent({"größe": 7})
