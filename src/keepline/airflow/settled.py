@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 log = logging.getLogger(__name__)
@@ -20,16 +20,19 @@ _LOOK_EVERY = 0.02  # seconds; nobody tells another process of a commit
 _LAST_EVENTS = ("dag_success", "dag_failed")
 
 
-def wait(method: object, kwargs: Mapping[str, object]) -> None:
+def wait(function: object, args: Sequence[object], kwargs: Mapping[str, object]) -> None:
     """Wait until a run that has ended is committed as such, or 3 s after its end, whatever comes first.
 
     Counted from the run's end, so that events that have waited wait no more; not at all for other events, or
     where the database can't be asked, or knows no such run.
 
     Args:
-        method: of the adapter, by its name.
-        kwargs: its arguments.
+        function: that the event is about to be emitted by: what names a method of the adapter, or, from
+            provider 2.20 on, a function whose first argument is such a name.
+        args: its arguments.
+        kwargs: its keyword arguments.
     """
+    method = getattr(function, "name", None) or next(iter(args), None)
     if method not in _LAST_EVENTS:
         return
     try:

@@ -17,7 +17,7 @@ def wait(run_id: str, *, method: str = "dag_failed", ago: float = 0.0) -> None:
 
     ended = datetime.now(timezone.utc) - timedelta(seconds=ago)
     kwargs = {"dag_id": DAG, "run_id": run_id, "dag_run_state": "failed", "end_date": ended}
-    settled.wait(method, kwargs)
+    settled.wait(None, (method,), kwargs)
 
 
 def main() -> None:
