@@ -10,6 +10,7 @@ from typing import Any
 from airflow.providers.openlineage.plugins import listener as provider
 from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
 
+from keepline.airflow import settled
 from keepline.airflow.guard import tell
 from keepline.airflow.measuring import spare_events
 
@@ -77,6 +78,7 @@ class Resident:
             kwargs: its keyword arguments.
         """
         try:
+            settled.wait(function, args, kwargs)
             callable_: Any = self._called(function) if isinstance(function, str) else function
             callable_(*map(self._resolve, args), **kwargs)
         except MemoryError:
