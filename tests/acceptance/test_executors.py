@@ -15,8 +15,6 @@ from tests.acceptance.executor_support import EVENTS_OF_WORK, Postgres, Stage, s
 
 MakeStage = Callable[..., Stage]
 
-VERSIONS = ("3.3.2", "2.11.2")
-
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Callable[[], Postgres]]:
@@ -59,7 +57,6 @@ def check(one: Stage, runs: int) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("version", VERSIONS)
 def test_all_events_arrive_under_the_local_executor(
     staged: MakeStage, postgres: Callable[[], Postgres], version: str
 ) -> None:
@@ -80,7 +77,6 @@ def test_all_events_arrive_under_the_sequential_executor(staged: MakeStage) -> N
 
 @pytest.mark.heavy
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("version", VERSIONS)
 def test_all_events_arrive_under_the_celery_executor(
     staged: MakeStage, postgres: Callable[[], Postgres], version: str
 ) -> None:
@@ -93,7 +89,6 @@ def test_all_events_arrive_under_the_celery_executor(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("version", VERSIONS)
 def test_a_task_whose_disk_goes_with_it_delivers_first_and_in_an_outage_says_what_it_leaves(
     staged: MakeStage, version: str
 ) -> None:

@@ -16,8 +16,6 @@ from keepline.demo.dags import RUNS_ONLY
 from keepline.demo.destination import Fault, RecordingDestination
 from tests.acceptance.executor_support import Postgres, Stage, stage
 
-VERSIONS = ("3.3.2", "2.11.2")
-
 MOST_MORE = 5.0  # seconds that stopping may take longer than without OpenLineage
 _LONGEST = 120.0
 # Now and then the triggerer of Airflow 3.3.2 waits so long for a child that has ended already, with and
@@ -166,7 +164,6 @@ def table(version: str, took: dict[str, dict[str, float]]) -> str:
 
 @pytest.mark.heavy
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("version", VERSIONS)
 def test_each_process_ends_at_most_5_s_later_than_without_openlineage(tmp_path: Path, version: str) -> None:
     with ExitStack() as stack:
         http, datadog = (stack.enter_context(RecordingDestination()) for _ in range(2))
