@@ -4,10 +4,10 @@ DEV := .venv/dev/bin
 SETUP = @$(PYTHON) tools/setup_env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test check lint types unit clean setup
+.PHONY: help demo bench matrix provider-tests test check lint types unit clean setup
 
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo:  ## 200 DAG runs of a live Airflow 3.3.2 through outages and kill -9, and what became of each event
 	$(SETUP) airflow-3.3.2
@@ -17,6 +17,9 @@ bench:  ## Keepline beside its peers, about 10 minutes; writes bench/RESULTS.md 
 	$(SETUP) dev
 	@$(PYTHON) tools/have_nginx.py
 	@$(DEV)/python bench/run.py
+
+matrix:  ## a live Airflow with each provider in constraints/, about 15 minutes; writes docs/matrix.md
+	@$(PYTHON) tools/matrix.py
 
 test: lint types  ## everything: lint, types, unit, integration, acceptance (live Airflow 3.3.2 and 2.11.2)
 	$(SETUP) airflow-3.3.2 airflow-2.11.2
@@ -28,6 +31,10 @@ test: lint types  ## everything: lint, types, unit, integration, acceptance (liv
 	$(DEV)/python -m pytest tests/acceptance
 
 check: lint types unit  ## what is quick: lint, types, unit tests
+
+provider-tests:  ## the OpenLineage provider's own tests, with its listener and with Keepline's
+	$(SETUP) airflow-3.3.2 airflow-2.11.2
+	@$(PYTHON) tools/provider_tests.py
 
 lint:  ## ruff, its checks and its format
 	$(SETUP) dev

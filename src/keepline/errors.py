@@ -10,12 +10,13 @@
     │   ├── OutboxLocked       a lock was held longer than the bound
     │   └── OutboxDamaged      what it holds can't be read
     ├── RelayError             the relay can't be started, stopped or reached
+    ├── EmissionGivenUp        a task's event came too late to be emitted
     ├── ReconcileError         Airflow's database and the outbox can't be compared
     ├── SandboxError           the demo's Airflow doesn't do what was asked (keepline.demo.airflow_home)
     └── PoolError              a call to a pool can't be carried out
         ├── PoolStopped        the pool has been stopped
-        ├── WorkerCrashed      the call's workers died under it, as often as is allowed
-        └── CallNotSent        the call or its result can't be sent between processes
+        ├── CallRefused        there is no room for the call
+        └── CallNotSent        the call can't be sent to another process
 
 Each message says what was tried, on what, and the remedy.
 """
@@ -74,12 +75,16 @@ class PoolError(KeeplineError):
 
 
 class PoolStopped(PoolError):
-    """The pool has been stopped, or was stopped before the call could be carried out."""
+    """The pool has been stopped and takes no more calls."""
 
 
-class WorkerCrashed(PoolError):
-    """The call's workers died under it, as often as is allowed."""
+class CallRefused(PoolError):
+    """There is no room for the call."""
 
 
 class CallNotSent(PoolError):
-    """The call, or its result, can't be sent between processes."""
+    """The call can't be sent to another process."""
+
+
+class EmissionGivenUp(KeeplineError):
+    """A task's event came too late to be emitted; says what it was too late for."""

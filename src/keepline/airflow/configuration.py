@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import conf
 from airflow.providers.openlineage import conf as openlineage_conf
 from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
@@ -16,6 +19,11 @@ log = logging.getLogger(__name__)
 
 _SECTION = "keepline"
 _STOP_TIMEOUT = 5.0  # seconds
+_CALL_TIMEOUT = 60.0
+_FLUSH_TIMEOUT = 3.0
+_METRICS_INTERVAL = 30.0
+_LONGEST_INTERVAL = 86400.0
+_SPOOL = "spool"
 
 
 def is_enabled() -> bool:
@@ -45,19 +53,99 @@ def reconcile_on_start() -> bool:
 
 def stop_timeout() -> float:
     """Seconds that stopping may wait for the pool; the default where the option is wrong."""
-    value = conf.get(_SECTION, "stop_timeout", fallback=str(_STOP_TIMEOUT))
+    return _seconds("stop_timeout", _STOP_TIMEOUT, least=0.0)
+
+
+def call_timeout() -> float:
+    """Seconds that a worker may take to build and emit an event; the default where the option is wrong."""
+    return _seconds("call_timeout", _CALL_TIMEOUT, least=1.0)
+
+
+def flush_timeout() -> float:
+    """Seconds that a task's process may wait for its deliveries; the default where the option is wrong."""
+    return _seconds("flush_timeout", _FLUSH_TIMEOUT, least=0.0)
+
+
+def _seconds(option: str, default: float, *, least: float) -> float:
+    value = conf.get(_SECTION, option, fallback=str(default))
     try:
         seconds = float(value)
     except (TypeError, ValueError):
         seconds = -1.0
-    if 0 <= seconds < float("inf"):
+    if least <= seconds < float("inf"):
+        return seconds
+    text = "keepline setting `[keepline] %s` is %r, not a number of seconds, %g or more; %g is used"
+    log.warning(text, option, value, least, default)
+    return default
+
+
+def spool_folder() -> Path:
+    """Where the pool keeps what hooks have submitted: as set, or in the outbox, or in Airflow's home."""
+    named = conf.get(_SECTION, _SPOOL, fallback="") or ""
+    if named.strip():
+        return Path(named.strip()).expanduser().absolute()
+    try:
+        keepline = settings()
+    except Exception as error:  # a worker will tell what is wrong, when it emits
+        log.debug("The spool isn't in the outbox: %s", error)
+        keepline = None
+    if keepline is not None:
+        return keepline.outbox / _SPOOL
+    home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
+    return Path(home).expanduser().absolute() / "keepline" / _SPOOL
+
+
+def metrics_go_somewhere() -> bool:
+    """Whether Airflow's metrics are configured to be sent."""
+    return bool(_metrics_backend())
+
+
+def metrics_interval() -> float:
+    """Seconds between two reports to Airflow's metrics; 0 for none."""
+    value = conf.get(_SECTION, "metrics_interval", fallback=str(_METRICS_INTERVAL))
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if seconds == 0 or 1 <= seconds <= _LONGEST_INTERVAL:
         return seconds
     log.warning(
-        "keepline setting `[keepline] stop_timeout` is %r, not a number of seconds, 0 or more; %g is used",
+        "keepline setting `[keepline] metrics_interval` is %r, not a number of seconds, 1 or more, or 0 for "
+        "none; %g is used",
         value,
-        _STOP_TIMEOUT,
+        _METRICS_INTERVAL,
     )
-    return _STOP_TIMEOUT
+    return _METRICS_INTERVAL
+
+
+def metrics_have_tags() -> bool:
+    """Whether the tags of a metric get to where Airflow's metrics go."""
+    backend = _metrics_backend()
+    if backend == "otel":
+        # On Airflow 2 a gauge has one value there, whatever its tags (apache/airflow, pull request 46510).
+        return not airflow_version.startswith("2.")
+    option, default = ("statsd_datadog_metrics_tags", True)
+    if backend == "statsd":
+        option, default = ("statsd_influxdb_enabled", False)
+    return bool(conf.getboolean("metrics", option, fallback=default))
+
+
+def _metrics_backend() -> str:
+    # The first in Airflow's own order (airflow, stats.py and observability/metrics/stats_utils.py).
+    options = {"datadog": "statsd_datadog_enabled", "statsd": "statsd_on", "otel": "otel_on"}
+    on = (name for name, option in options.items() if conf.getboolean("metrics", option, fallback=False))
+    return next(on, "")
+
+
+def tasks_emit_in_thread() -> bool:
+    """Whether tasks are to emit in a thread, or else as the provider does; true where the option is wrong."""
+    value = str(conf.get(_SECTION, "task_emission", fallback="thread")).strip().lower()
+    if value not in ("thread", "provider"):
+        log.warning(
+            "keepline setting `[keepline] task_emission` is %r, neither thread nor provider; thread is used",
+            value,
+        )
+    return value != "provider"
 
 
 def pool_size() -> int:

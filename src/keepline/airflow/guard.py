@@ -28,7 +28,7 @@ def tell(logger: logging.Logger, what: str, error: BaseException) -> None:
     """
     name = type(error).__name__
     reason = f"{name}: {error}" if isinstance(error, KeeplineError) else name
-    logger.warning("%s (%s); this has no impact on task status", what, reason)
+    logger.warning("%s (%s); this has no impact on task status", what, reason, stacklevel=2)
     logger.debug("The failure was", exc_info=error)
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import hookimpl
 from airflow.providers.openlineage.plugins.listener import OpenLineageListener
 
-from keepline.airflow import configuration
+from keepline.airflow import configuration, tasks
+from keepline.airflow.flushing import flush_task
 from keepline.airflow.guard import HookLog, guarded, tell
 from keepline.airflow.resident import build_resident, portable
-from keepline.errors import PoolError, PoolStopped
+from keepline.errors import PoolError
 from keepline.pool import Pool
 from keepline.relay.launch import reap
 
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 _HOOK_MARK = "airflow_impl"
 _POOL = "_keepline_pool"
+
+_ACCEPTED: Future[Any] = Future()
+_ACCEPTED.set_result(None)
 
 
 class KeeplineListener(OpenLineageListener):
@@ -53,6 +57,7 @@ class KeeplineListener(OpenLineageListener):
         """
         listener.log = HookLog(listener.log)
         listener.__class__ = KeeplineListener
+        listener.adapter.emit = tasks.in_turn(listener.adapter.emit)
 
     @property
     def executor(self) -> Pool:
@@ -60,12 +65,20 @@ class KeeplineListener(OpenLineageListener):
         pool: Pool | None = self.__dict__.get(_POOL)
         if pool is None:
             # Atomic, for an API server has many threads; a pool that comes second has started nothing.
-            made = Pool(build_resident, workers=configuration.pool_size(), name="keepline-openlineage")
+            made = Pool(
+                build_resident,
+                workers=configuration.pool_size(),
+                call_timeout=configuration.call_timeout(),
+                folder=configuration.spool_folder,
+                name="keepline-openlineage",
+            )
             pool = self.__dict__.setdefault(_POOL, made)
         return pool
 
     def submit_callable(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: A002
         """Have a worker run what the provider submits, on the worker's own adapter.
+
+        It is done when it is on disk: no one waits for more, and a worker logs what goes wrong there.
 
         Args:
             callable: a method of an adapter (up to provider 2.19), or a function of the provider's module.
@@ -73,20 +86,21 @@ class KeeplineListener(OpenLineageListener):
             kwargs: its keyword arguments.
 
         Returns:
-            a future without a result; it has the error when the event can't be submitted or emitted.
+            a future that is done. It has no result, or the error when the event wasn't accepted.
         """
         reap()  # what on_starting() has left, if it started a relay
         try:
-            future = self.executor.submit("run", portable(callable), tuple(map(portable, args)), kwargs)
+            self.executor.submit("run", portable(callable), tuple(map(portable, args)), kwargs)
         except PoolError as error:
-            future = Future()
-            future.set_exception(error)
-        future.add_done_callback(_log_failure)
-        return future
+            tell(log, "An OpenLineage event was not emitted", error)
+            refused: Future[Any] = Future()
+            refused.set_exception(error)
+            return refused
+        return _ACCEPTED
 
     @hookimpl
     def on_starting(self, component: object) -> None:
-        """See to it that what an earlier scheduler left in the outbox is delivered.
+        """See to it that what an earlier scheduler has left is emitted, and delivered.
 
         Args:
             component: Airflow's job, which can't be told yet from others, or what stands for a task.
@@ -94,12 +108,9 @@ class KeeplineListener(OpenLineageListener):
         # What runs in a child of the scheduler, as tasks do with the LocalExecutor, has the scheduler's
         # arguments. Airflow's command line has no options before the name of the command.
         if sys.argv[1:2] == ["scheduler"] and multiprocessing.parent_process() is None:
-            from keepline.airflow.starting import look_after_relay, reconcile_beside
+            from keepline.airflow.starting import begin
 
-            try:
-                look_after_relay()
-            finally:
-                reconcile_beside()
+            begin(self.executor, lambda: self.__dict__.get(_POOL))
 
     @hookimpl
     def before_stopping(self, component: object) -> None:
@@ -108,14 +119,36 @@ class KeeplineListener(OpenLineageListener):
         Args:
             component: Airflow's job, or what stands for a task.
         """
+        metrics = sys.modules.get("keepline.airflow.metrics")
+        if metrics is not None:
+            metrics.end()
+        try:
+            flush_task(component)
+        finally:
+            self._stop_pool()
+
+    def _stop_pool(self) -> None:
         pool: Pool | None = self.__dict__.pop(_POOL, None)
         if pool is None:
             return
-        lost = pool.stop(configuration.stop_timeout())
-        if lost:
+        spool = pool.spool
+        refused, left = pool.refused, pool.stop(configuration.stop_timeout())
+        if left:
             log.warning(
-                "keepline stopped with %d OpenLineage events not emitted; raise [keepline] stop_timeout", lost
+                "keepline stopped with %d OpenLineage events not emitted yet; they wait in %s for the next "
+                "scheduler to start (or raise [keepline] stop_timeout)",
+                left,
+                spool,
             )
+        if refused:
+            log.warning("keepline had no room for %d OpenLineage events, which are lost", refused)
+
+    def _execute(self, callable: Callable[[], object], callable_name: str, use_fork: bool = False) -> None:  # noqa: A002
+        # The provider asks for a fork where the process is a task's.
+        if use_fork and tasks.by_thread():
+            tasks.emit(callable, callable_name)
+        else:
+            super()._execute(callable, callable_name, use_fork=use_fork)
 
     def _terminate_with_wait(self, process: psutil.Process) -> None:
         # The provider comes here when a child that emits a task's event takes too long, and for whatever else
@@ -124,14 +157,6 @@ class KeeplineListener(OpenLineageListener):
         error = sys.exc_info()[1]
         if error is not None and not isinstance(error, Exception):
             raise error
-
-
-def _log_failure(future: Future[Any]) -> None:
-    if future.cancelled():
-        return
-    error = future.exception()
-    if error is not None and not isinstance(error, PoolStopped):  # before_stopping() counts those
-        tell(log, "An OpenLineage event was not emitted", error)
 
 
 def _guard_all(listener: type[OpenLineageListener]) -> None:

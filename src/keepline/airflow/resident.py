@@ -10,6 +10,9 @@ from typing import Any
 from airflow.providers.openlineage.plugins import listener as provider
 from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
 
+from keepline.airflow.guard import tell
+from keepline.airflow.measuring import spare_events
+
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 2.0
@@ -45,6 +48,7 @@ class Resident:
     """
 
     def __init__(self) -> None:
+        spare_events()  # the plugin has done so in a forked worker's parent, but not for a fresh one
         initialise = getattr(provider, "_executor_initializer", None)
         if initialise is not None:
             initialise()
@@ -52,17 +56,20 @@ class Resident:
         self._adapter = make()
 
     def run(self, function: object, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-        """Call a function of the provider's, or a method of the adapter.
-
-        Nothing is returned: an event is of use only here, and pickling it could fail after it was emitted.
+        """Call a function of the provider's, or a method of the adapter; what goes wrong is logged here.
 
         Args:
             function: a module-level function, or an :class:`AdapterMethod`.
             args: its arguments; an :class:`AdapterMethod` stands for the adapter's bound method.
             kwargs: its keyword arguments.
         """
-        callable_: Any = self._resolve(function)
-        callable_(*map(self._resolve, args), **kwargs)
+        try:
+            callable_: Any = self._resolve(function)
+            callable_(*map(self._resolve, args), **kwargs)
+        except MemoryError:
+            raise  # another worker tries it again
+        except Exception as error:
+            tell(log, "An OpenLineage event was not emitted", error)
 
     def _resolve(self, value: object) -> object:
         return getattr(self._adapter, value.name) if isinstance(value, AdapterMethod) else value

@@ -26,7 +26,7 @@ _BOOT = (
 class FreshProcess:
     """The process; it has of multiprocessing's Process what a WorkerProcess needs.
 
-    The pool sends the pickled factory as the first frame.
+    The pool sends the worker's duty as the first frame.
 
     Args:
         sock: file descriptor of the worker's end of its socket.

@@ -1,8 +1,13 @@
-"""The manager: the thread that runs a pool's workers, and the order of their stopping.
+"""The manager: the thread that looks after a pool's workers, and the order of their stopping.
 
-It alone gives calls to workers and settles futures. Other threads fork a worker, put a call into its queue or
-say when to stop, and ring a bell that it hears; it takes no lock of theirs, so nothing that a signal handler
-interrupted can hold it up. Between events it sleeps in poll(2), with a timeout only when there is a deadline.
+It has no part in a call that goes well: that is between who submits, the spool and a worker. It replaces
+workers that die or take too long, and ends them all in the end. Other threads fork a worker or say when to
+stop, and ring a bell that it hears; it takes no lock of theirs, so nothing that a signal handler
+interrupted can hold it up.
+
+It sleeps in poll(2), with a timeout while there are calls: then it looks when the oldest may be overdue,
+and by that wakes once in a call's time however many there are. While there are none it sleeps without end,
+and who submits the next call rings.
 """
 
 from __future__ import annotations
@@ -15,16 +20,14 @@ import selectors
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from keepline.errors import PoolError
-from keepline.pool.call import Calls
 from keepline.pool.workers import Workers
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from keepline.pool.settings import Settings
+    from keepline.pool.spool import Spool
 
 logger = logging.getLogger(__name__)
 
@@ -37,57 +40,53 @@ _STOP_MARGIN = 1.0  # seconds by which a stop may exceed its timeout: that, and 
 class Phase(enum.Enum):
     """How far the pool has come. It only moves down this list."""
 
-    SERVING = "calls are handed out; once asked to stop, until none is left or the time is over"
-    ENDING = "workers were told to end: they finish the call they have and close their residents"
+    SERVING = "workers take calls, until a stop is asked for"
+    DRAINING = "workers take the calls that are left, and end when none is, until the time is over"
+    ENDING = "no more calls may be taken: workers finish the one they have and close their residents"
     KILLING = "workers that still lived were killed, and are awaited"
     ENDED = "no worker is left"
 
 
 class Manager:
-    """The thread with its workers and calls; it is started at the first call.
+    """The thread with its workers; it is started at the first call.
 
     Args:
         settings: the pool's.
+        spool: the pool's.
 
     Raises:
         OSError: no file descriptor is to be had.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.ended = False  # then it takes no more calls
-        self.calls = Calls()
+    def __init__(self, settings: Settings, spool: Spool) -> None:
+        self.ended = False
         self._name = settings.name
         self._phase = Phase.SERVING
         self._stop_at = math.inf
         self._phase_until = math.inf
-        self._given_up = 0
         self._selector = selectors.PollSelector()  # it has no file descriptor that a forked child would share
-        self.workers = Workers(settings, self.calls, self._selector)
+        self.workers = Workers(settings, spool, self._selector)
         self._bell, self._ear = socket.socketpair()
         self._bell.setblocking(False)
         self._selector.register(self._ear, selectors.EVENT_READ)
         self._runners: list[threading.Thread | None] = []  # the first one counts, None if it was never to run
         self._beginning = False
 
-    def take(self, method: str, body: bytes) -> Future[Any]:
-        """Put a call behind all others, and fork a worker for it if there is none.
-
-        Args:
-            method: its method's name.
-            body: pickled (method, args, kwargs).
+    def prepare(self) -> None:
+        """Have a worker for a call about to be submitted. For the thread that submits.
 
         Raises:
-            PoolError: no worker lives and none can be forked, or no thread is to be had.
+            PoolError: no thread is to be had.
         """
-        if threading.current_thread() not in self._runners:  # but a future's callback
-            self.workers.provide()
         self._begin()
-        future = self.calls.put(method, body)
-        self._ring()
-        if self.ended:  # a signal handler stopped the pool in the middle of this
-            self.workers.close()
-            self._given_up += self.calls.give_up(self._name)
-        return future
+        if self.workers.provide():
+            self._ring()
+
+    def tell(self) -> None:
+        """Have it seen that a call was submitted. For the thread that did."""
+        self.workers.ring()
+        if not self.workers.watching:
+            self._ring()
 
     def _begin(self) -> None:
         # A signal handler may come in the middle of this, to submit or stop. If it raises, a thread may have
@@ -113,19 +112,14 @@ class Manager:
         self._stop_at = min(self._stop_at, time.monotonic() + timeout)
         self._ring()
 
-    def wait(self, timeout: float) -> int:
-        """Wait until it has ended. If it can't, as when a callback blocks, kill and give up from here.
-
-        In a callback of a future it can't wait for itself, and returns at once.
+    def wait(self, timeout: float) -> None:
+        """Wait until it has ended. If it can't be had, kill from here.
 
         Args:
             timeout: that of ask_to_stop(), seconds.
-
-        Returns:
-            how many calls were given up.
         """
         if self._beginning or threading.current_thread() in self._runners:
-            return self._given_up
+            return
         self._runners.append(None)
         thread = self._runners[0]
         if thread is None:  # the first submit() failed, or was interrupted by who waits here
@@ -133,8 +127,8 @@ class Manager:
         else:
             thread.join(timeout + _STOP_MARGIN)
             if thread.is_alive():
-                self._end()
-        return self._given_up
+                self.ended = True
+                self.workers.kill()
 
     def hang_up(self) -> None:
         """Close the bell, after the end; the caller sees to it that no other thread rings."""
@@ -157,12 +151,11 @@ class Manager:
             return
         try:
             while self._advance(time.monotonic()) is not Phase.ENDED:
-                if self._phase is Phase.SERVING:
-                    self.workers.hand_out()
                 for key, _ in self._selector.select(self._patience()):
                     if key.data is None:
                         self._ear.recv(4096)
                         self.workers.notice()
+                        self.workers.look(time.monotonic())
                     else:
                         self.workers.attend(key.data, key.fd)
         except Exception as error:
@@ -172,32 +165,31 @@ class Manager:
             self._clear_up()
 
     def _advance(self, now: float) -> Phase:
-        self.workers.expire(now)
-        if self._phase is Phase.SERVING and (
-            now >= self._stop_at or (self._stop_at < math.inf and not self.calls)
-        ):
+        if self._phase in (Phase.SERVING, Phase.DRAINING) and now >= self.workers.deadline:
+            self.workers.look(now)
+        if self._phase is Phase.SERVING and self._stop_at < math.inf:
+            self._phase = Phase.DRAINING
+            self.workers.look(now)  # so that there is a worker for what is left
+            self.workers.hang_up()
+        if self._phase is Phase.DRAINING and (now >= self._stop_at or self.workers.drained):
             self._phase = Phase.ENDING
             self._phase_until = max(self._stop_at, now + _CLOSE_LEAST)
-            self.workers.tell_to_end()
+            self.workers.close_calls()
         if self._phase is Phase.ENDING and now >= self._phase_until:
             self._phase = Phase.KILLING
             self._phase_until = math.inf
             self.workers.kill()
-        if self._phase is not Phase.SERVING and not self.workers:
+        if self._phase in (Phase.ENDING, Phase.KILLING) and not self.workers:
             self._phase = Phase.ENDED
         return self._phase
 
     def _patience(self) -> float | None:
-        until = self._stop_at if self._phase is Phase.SERVING else self._phase_until
-        until = min(until, self.workers.deadline)
+        until = self._phase_until
+        if self._phase in (Phase.SERVING, Phase.DRAINING):
+            until = min(self._stop_at, self.workers.deadline)
         return None if until == math.inf else min(max(until - time.monotonic(), 0.0), LONGEST_WAIT)
 
-    def _end(self) -> None:
-        self.ended = True
-        self.workers.kill()
-        self._given_up += self.calls.give_up(self._name)
-
     def _clear_up(self) -> None:
-        self._end()
+        self.ended = True
         self.workers.close()
         self._ear.close()

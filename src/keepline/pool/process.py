@@ -1,4 +1,4 @@
-"""A worker process, as its pool sees it: start, give a call, read answers, kill, reap; nothing waits for it.
+"""A worker process, as its pool sees it: start, ring, read what it says, kill, reap; nothing waits for it.
 
 The process is kept out of the registry of multiprocessing: at the interpreter's exit that joins its children
 without a bound, and sends a SIGTERM to daemonic ones by a pid that may be another's by then. A pidfd is used
@@ -21,25 +21,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from keepline.pool.forking import forking, holding_signals
 from keepline.pool.fresh import FreshProcess
-from keepline.pool.worker import CALL, CHUNK, FACTORY, Frames, frame, serve
+from keepline.pool.worker import BELL, CHUNK, DUTY, Duty, Frames, frame, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from multiprocessing.context import BaseContext
-
-    from keepline.pool.call import Call
 
 _REAP_TIMEOUT = 1.0  # seconds for a fork server to tell how a process, dead already, ended
 _NO_SIGPIPE = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class State(enum.Enum):
-    """What a worker is doing. It moves down this list, and between IDLE and BUSY; it can die in any."""
+    """What a worker is doing. It moves down this list; it can die in any."""
 
     NEW = "is being started, or the manager hasn't noticed it yet"
     STARTING = "builds its resident, until its deadline"
-    IDLE = "waits for a call"
-    BUSY = "has one call"
+    SERVING = "takes calls, and can be rung"
     DOOMED = "was killed; its death is awaited"
 
 
@@ -48,22 +44,24 @@ class WorkerProcess:
 
     Args:
         name: the process' name, for multiprocessing.
+        number: of the worker, in the spool.
         start_timeout: how long it may take until it is ready, seconds.
 
     Raises:
         OSError: no socket is to be had.
     """
 
-    def __init__(self, name: str, start_timeout: float) -> None:
+    def __init__(self, name: str, number: int, start_timeout: float) -> None:
+        self.number = number
         self.state = State.NEW
         self.deadline = math.inf
-        self.was_ready = False
+        self.ready_at = math.inf  # by the monotonic clock
         self.was_unfit = False  # it couldn't take over the factory
         self.pid = 0  # until it is started
-        self.problem = ""  # why it died before it was ready, as far as is known
+        self.problem = ""  # why it died, as far as is known
         self._name = name
         self._start_timeout = start_timeout
-        self._call: Call | None = None
+        self._hung_up = False
         self._process: Any = None
         self._pidfd: int | None = None
         self._frames = Frames()
@@ -71,42 +69,47 @@ class WorkerProcess:
         self.sock, self._theirs = socket.socketpair()
         self.sock.setblocking(False)
 
-    def start(self, context: BaseContext, factory: Callable[[], object]) -> None:
+    @property
+    def was_ready(self) -> bool:
+        """Whether its resident was built."""
+        return self.ready_at < math.inf
+
+    def start(self, context: BaseContext, duty: Duty) -> None:
         """Start the process by multiprocessing.
 
         Args:
             context: how.
-            factory: builds the resident, in the worker.
+            duty: of the worker.
 
         Raises:
             Exception: whatever multiprocessing raises, for example OSError, or PicklingError for the factory.
         """
         try:
-            self._start(context, factory)
+            self._start(context, duty)
         except ChildProcessError:
             # This process was forked by one that has a fork server, which serves none but its parent.
-            self._start(multiprocessing.get_context("spawn"), factory)
+            self._start(multiprocessing.get_context("spawn"), duty)
         getattr(multiprocessing.process, "_children", set()).discard(self._process)
         self._finish_start()
 
-    def start_fresh(self, factory: bytes) -> None:
+    def start_fresh(self, duty: bytes) -> None:
         """Start the process with an interpreter of its own.
 
         Args:
-            factory: what builds the resident, pickled.
+            duty: of the worker, pickled.
 
         Raises:
             Exception: see FreshProcess.
         """
         with holding_signals():
             self._process = FreshProcess(self._theirs.fileno())
-        self._unsent = memoryview(frame(FACTORY, factory))
+        self._unsent = memoryview(frame(DUTY, duty))
         self._finish_start()
 
-    def _start(self, context: BaseContext, factory: Callable[[], object]) -> None:
+    def _start(self, context: BaseContext, duty: Duty) -> None:
         self._process = cast("Any", context).Process(
             target=serve,
-            args=(self._theirs, factory, os.getpid()),
+            args=(self._theirs, duty, os.getpid()),
             kwargs={"direct": context.get_start_method() != "forkserver"},
             name=self._name,
             daemon=False,
@@ -146,37 +149,29 @@ class WorkerProcess:
     def be_ready(self) -> None:
         """Note that the resident is built."""
         if self.state is State.STARTING:  # or else it was killed a moment ago
-            self.state = State.IDLE
-            self.was_ready = True
+            self.state = State.SERVING
+            self.ready_at = time.monotonic()
             self.deadline = math.inf
+            self.ring()  # for what was submitted before it could be rung
 
-    def give(self, call: Call) -> None:
-        """Hand over a call; as much of it as the socket takes is sent, the rest by flush().
-
-        Args:
-            call: what to carry out; the worker must be IDLE.
-        """
-        self.state = State.BUSY
-        self._call = call
-        self._unsent = memoryview(frame(CALL, call.body))
-        self.flush()
+    def ring(self) -> None:
+        """Tell it that there may be a call; before it is ready it needn't be told. For any thread."""
+        if self.state is State.SERVING:
+            # If the socket is full, it was rung often enough; if the worker has died, its sentinel tells.
+            with contextlib.suppress(OSError):
+                self.sock.send(BELL, _NO_SIGPIPE)
 
     def flush(self) -> None:
         """Send on, as far as the socket takes it."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[self.sock.send(self._unsent, _NO_SIGPIPE) :]
+            if self._hung_up:
+                self.sock.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             return
         except OSError:  # it has died, as its sentinel tells
             self._unsent = memoryview(b"")
-
-    def take_call(self) -> Call | None:
-        """Take back the call that the worker has, if any."""
-        call, self._call = self._call, None
-        if self.state is State.BUSY:
-            self.state = State.IDLE
-        return call
 
     def receive(self) -> tuple[list[tuple[bytes, bytes]], bool]:
         """Read what has come.
@@ -196,11 +191,10 @@ class WorkerProcess:
                 return frames, False
             frames += self._frames.feed(data)
 
-    def tell_to_end(self) -> None:
-        """End the stream of calls: the worker finishes the one it has, closes its resident and ends."""
-        self._unsent = memoryview(b"")
-        with contextlib.suppress(OSError):  # it has died
-            self.sock.shutdown(socket.SHUT_WR)
+    def hang_up(self) -> None:
+        """End the stream: the worker goes on until no call is left, closes its resident and ends."""
+        self._hung_up = True
+        self.flush()
 
     def kill(self) -> None:
         """Kill the process. For any thread."""

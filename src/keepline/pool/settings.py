@@ -12,6 +12,23 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """How large a spool may become.
+
+    Args:
+        max_bytes: on disk.
+        segment_bytes: of one file on disk, which is removed when all in it is done.
+        spare_bytes: in memory, while the disk takes nothing.
+        spare_segment: of one file in memory; so often is the disk tried again.
+    """
+
+    max_bytes: int = 1 << 30
+    segment_bytes: int = 4 << 20
+    spare_bytes: int = 16 << 20
+    spare_segment: int = 1 << 20
+
+
+@dataclass(frozen=True)
 class Settings:
     """What a pool was told; see Pool."""
 
@@ -20,6 +37,7 @@ class Settings:
     context: BaseContext | None
     attempts: int
     start_timeout: float
+    call_timeout: float
     name: str
 
     @property

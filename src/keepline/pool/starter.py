@@ -12,15 +12,21 @@ goes on if it is among the first that the pool may have.
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from typing import TYPE_CHECKING
 
 from keepline.pool.process import WorkerProcess
+from keepline.pool.worker import Duty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from keepline.pool.place import Place
     from keepline.pool.settings import Settings
+
+
+_numbers = itertools.count(1)  # of workers; a spool knows them by their number
 
 
 class CannotReplace(Exception):
@@ -32,10 +38,12 @@ class Starter:
 
     Args:
         settings: the pool's.
+        place: of its spool.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, place: Place) -> None:
         self._settings = settings
+        self._place = place
         # Also those that are being started: a forked child has to let go of them all.
         self.workers: list[WorkerProcess] = []
 
@@ -45,7 +53,7 @@ class Starter:
         Raises:
             Exception: OSError, or what else multiprocessing raises.
         """
-        self._start(lambda worker: worker.start(self._settings.context_now, self._settings.factory))
+        self._start(lambda worker: worker.start(self._settings.context_now, self._duty(worker)))
 
     def start(self) -> None:
         """Start a worker without a fork of this process. For the manager.
@@ -58,10 +66,10 @@ class Starter:
             self.fork()  # which isn't one
             return
         try:
-            factory = pickle.dumps(self._settings.factory, pickle.HIGHEST_PROTOCOL)
+            pickle.dumps(self._settings.factory, pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             raise CannotReplace(f"{type(error).__name__}: {error}") from error
-        self._start(lambda worker: worker.start_fresh(factory))
+        self._start(lambda worker: worker.start_fresh(pickle.dumps(self._duty(worker))))
 
     def remove(self, worker: WorkerProcess) -> bool:
         """Take a worker off the list.
@@ -78,8 +86,12 @@ class Starter:
             return False
         return True
 
+    def _duty(self, worker: WorkerProcess) -> Duty:
+        return Duty(self._settings.factory, self._place, worker.number)
+
     def _start(self, begin: Callable[[WorkerProcess], None]) -> None:
-        worker = WorkerProcess(f"{self._settings.name}-worker", self._settings.start_timeout)
+        name, number = f"{self._settings.name}-worker", next(_numbers)
+        worker = WorkerProcess(name, number, self._settings.start_timeout)
         try:
             self.workers.append(worker)
             if self.workers.index(worker) < self._settings.workers:

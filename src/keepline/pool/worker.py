@@ -1,8 +1,10 @@
 """What runs in a worker process: one resident for life, one call at a time.
 
-The worker's end of the socket carries frames: calls come in, answers go out. The worker ends at the end of
-that stream, which is how the pool tells it to, or when the pool's owner has died and nothing is left to read.
-That death is not read from the socket alone, because other children of the owner may hold copies of its end.
+The worker takes its calls from the spool by itself. Its end of the socket carries little: what it was made
+of and how that went, and the bell, any byte, which means that there may be a call. At the end of that
+stream the worker goes on until no call is left, and ends. When the pool's owner has died it ends after the
+call that it has. That death is not read from the socket alone, because other children of the owner may hold
+copies of its end.
 """
 
 from __future__ import annotations
@@ -15,24 +17,29 @@ import selectors
 import signal
 import struct
 import traceback
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from keepline.errors import CallNotSent
+from keepline.errors import OutboxError
+from keepline.pool.aside import set_aside
+from keepline.pool.reader import Reader
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from keepline.pool.place import Place
+    from keepline.pool.written import Written
 
 logger = logging.getLogger(__name__)
 
-FACTORY = b"f"  # to a fresh worker, before all else: the pickled factory
-CALL = b"c"  # to the worker: pickled (method, args, kwargs)
-UNFIT = b"u"  # from a fresh worker: a pickled Failure, of unpickling the factory
+DUTY = b"d"  # to a fresh worker, before all else: a pickled Duty
+UNFIT = b"u"  # from a fresh worker: a pickled Failure, of unpickling the duty
 READY = b"r"  # from the worker: its resident is built
-VALUE = b"v"  # from the worker: the pickled result of the call
-ERROR = b"e"  # from the worker: a pickled Failure, of the call, or of the factory when it wasn't ready yet
+ERROR = b"e"  # from the worker: a pickled Failure, of the factory
 
+BELL = b"!"
 CHUNK = 1 << 16  # bytes to read at once
+OUT_OF_MEMORY = 70  # the exit code of a worker whose call had no memory; another runs it again
 
 _HEADER = struct.Struct("!cQ")
 
@@ -41,13 +48,25 @@ _HEADER = struct.Struct("!cQ")
 _NOT_FOR_WORKERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-class Failure(NamedTuple):
-    """An exception, as it travels. The title is "type: text"; pickled is empty if it can't be."""
+class Duty(NamedTuple):
+    """What a worker is to do.
 
-    kind: str
+    Args:
+        factory: builds its resident.
+        place: of the spool.
+        number: of the worker, in that spool.
+    """
+
+    factory: Callable[[], object]
+    place: Place
+    number: int
+
+
+class Failure(NamedTuple):
+    """An exception, as it travels. The title is "type: text"."""
+
     title: str
     traceback: str
-    pickled: bytes
 
 
 def frame(kind: bytes, body: bytes) -> bytes:
@@ -87,37 +106,49 @@ class Frames:
         return frames
 
 
-def serve(sock: socket.socket, factory: Callable[[], object] | None, owner: int, *, direct: bool) -> None:
+def serve(sock: socket.socket, duty: Duty | None, owner: int, *, direct: bool) -> None:
     """Build the resident, carry out calls on it until told to end, close it.
 
     Args:
         sock: the worker's end of its socket.
-        factory: builds the resident; None if it comes over the socket.
+        duty: what to do; None if it comes over the socket.
         owner: pid of the process that owns the pool.
         direct: whether the owner is this process' parent (with a fork server it isn't).
     """
     _take_over_signals()
     line = _Line(sock, owner, direct=direct)
-    if factory is None:
-        for first in line.calls():
-            try:
-                factory = pickle.loads(first)  # noqa: S301 - our own pool pickled it
-            except BaseException as error:
-                line.send(UNFIT, _describe(error))
-            break
-    if factory is None:  # told to end, or unfit
+    if duty is None and (first := line.first()) is not None:
+        try:
+            duty = pickle.loads(first)  # noqa: S301 - our own pool pickled it
+        except BaseException as error:
+            line.send(UNFIT, _describe(error))
+    if duty is None:  # told to end, or unfit
         return
     try:
-        resident = factory()
+        resident = duty.factory()
     except BaseException as error:  # even SystemExit has to be told
         line.send(ERROR, _describe(error))
         return
     try:
         line.send(READY, b"")
-        for call in line.calls():
-            line.send(*_answer(resident, call))
+        _work(resident, duty, line)
     finally:
         _close(resident)
+
+
+def _work(resident: object, duty: Duty, line: _Line) -> None:
+    reader = Reader(duty.place, duty.number)
+    try:
+        while not line.orphan:
+            if (call := reader.next()) is not None:
+                _run(resident, call, reader)
+            elif not line.wait():
+                break
+    finally:
+        try:
+            reader.end()
+        except (OSError, OutboxError) as error:  # the owner is dead, and its spool was adopted
+            logger.debug("pool worker %d can't say that it is done: %s", os.getpid(), error)
 
 
 def _take_over_signals() -> None:
@@ -143,10 +174,12 @@ class _Line:
     def __init__(self, sock: socket.socket, owner: int, *, direct: bool) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._frames = Frames()
+        self._owner = owner
+        self._direct = direct
+        self._ended = False
+        self._dead = False
         self._selector = selectors.PollSelector()
         self._selector.register(sock, selectors.EVENT_READ)
-        self._orphan = False
         parent = multiprocessing.parent_process()
         if parent is not None:
             self._selector.register(parent.sentinel, selectors.EVENT_READ)
@@ -154,25 +187,36 @@ class _Line:
             try:
                 self._selector.register(os.pidfd_open(owner), selectors.EVENT_READ)
             except ProcessLookupError:
-                self._orphan = True
+                self._dead = True
             except OSError:  # Linux before 5.3, or a sandbox: the sentinel has to do
                 logger.debug("no pidfd here", exc_info=True)
-        if (
-            direct and os.getppid() != owner
-        ):  # it died before the pidfd was opened, and its pid may live again
-            self._orphan = True
 
-    def calls(self) -> Iterator[bytes]:
-        """Yield the calls that come; end when told to, or when the owner has died and no call is left."""
+    @property
+    def orphan(self) -> bool:
+        """Whether the owner has died."""
+        # Its pid is looked at too: it may have died, and its pid live again, before the pidfd was opened.
+        if not self._dead and not (self._direct and os.getppid() != self._owner):
+            self._look(0)
+            return self._dead
+        return True
+
+    def first(self) -> bytes | None:
+        """Wait for the first frame; None if it doesn't come."""
+        frames = Frames()
         while self._usable(selectors.EVENT_READ):
             try:
                 data = self._sock.recv(CHUNK)
-            except ConnectionError:  # the owner died without reading all our answers
-                return
+            except OSError:
+                return None
             if not data:
-                return
-            for _, call in self._frames.feed(data):
-                yield call
+                return None
+            for _, body in frames.feed(data):
+                return body
+        return None
+
+    def wait(self) -> bool:
+        """Wait until there may be a call; False if there will be none."""
+        return not self._ended and self._usable(selectors.EVENT_READ) and self._hear()
 
     def send(self, kind: bytes, body: bytes) -> None:
         """Send a frame; when the owner has died, drop it.
@@ -188,41 +232,48 @@ class _Line:
             except ConnectionError:
                 return
 
+    def _hear(self) -> bool:
+        try:
+            self._ended = not self._sock.recv(CHUNK)
+        except OSError:
+            return False
+        return True  # at the end of the stream too: it may have rung before
+
+    def _look(self, timeout: float | None) -> bool:
+        ready = self._selector.select(timeout)
+        self._dead = self._dead or any(key.fileobj is not self._sock for key, _ in ready)
+        return any(key.fileobj is self._sock for key, _ in ready)
+
     def _usable(self, event: int) -> bool:
         """Wait until the socket can be read or written; False if it can't and the owner has died."""
         self._selector.modify(self._sock, event)
-        ready = self._selector.select(0 if self._orphan else None)
-        return any(key.fileobj is self._sock for key, _ in ready)
+        return self._look(0 if self._dead else None)
 
 
-def _answer(resident: object, call: bytes) -> tuple[bytes, bytes]:
+def _run(resident: object, call: Written, reader: Reader) -> None:
     try:
-        method, args, kwargs = pickle.loads(call)  # noqa: S301 - our own pool pickled it
+        args, kwargs = pickle.loads(call.arguments)  # noqa: S301 - it stood in this user's own file
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
     except Exception as error:
+        # What it is made of may be of another version by now.
+        kept = "it is set aside" if set_aside(reader.place, call) else "it is given up"
         name = type(error).__name__
-        return ERROR, _describe(
-            CallNotSent(f"a worker can't unpickle the call ({name}); is its type importable?")
-        )
+        logger.warning("a pool worker can't unpickle a call of %s() (%s); %s", call.method, name, kept)
+        logger.debug("the failure was", exc_info=True)
+        return
     try:
-        value: Any = getattr(resident, method)(*args, **kwargs)
+        getattr(resident, call.method)(*args, **kwargs)
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)  # without more ado, which would need memory
     except BaseException as error:  # even SystemExit is the call's, not the worker's
-        return ERROR, _describe(error)
-    try:
-        return VALUE, pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
-        name = type(error).__name__
-        return ERROR, _describe(
-            CallNotSent(f"the result of {method}() can't be pickled ({name}); return plain data")
-        )
+        logger.warning("%s() raised %s in a pool worker", call.method, type(error).__name__)
+        logger.debug("it was", exc_info=True)
 
 
 def _describe(error: BaseException) -> bytes:
-    try:
-        pickled = pickle.dumps(error, pickle.HIGHEST_PROTOCOL)
-    except Exception:
-        pickled = b""
     title = "".join(traceback.format_exception_only(type(error), error)).strip()
-    failure = Failure(type(error).__name__, title, "".join(traceback.format_exception(error)), pickled)
+    failure = Failure(title, "".join(traceback.format_exception(error)))
     return pickle.dumps(failure, pickle.HIGHEST_PROTOCOL)
 
 

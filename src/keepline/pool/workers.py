@@ -1,4 +1,4 @@
-"""The workers of a pool together: who gets the next call, when to start one more, what a death means.
+"""The workers of a pool together: when to start one more, when one has had its time, what a death means.
 
 Everything here runs in the manager's thread, but for the methods that say otherwise.
 """
@@ -10,22 +10,29 @@ import logging
 import math
 import pickle
 import selectors
+import time
 from typing import TYPE_CHECKING
 
-from keepline.errors import PoolError, WorkerCrashed
+from keepline.errors import OutboxError, OutboxLocked
+from keepline.pool.aside import set_aside
+from keepline.pool.overdue import Overdue
 from keepline.pool.process import State
 from keepline.pool.starter import CannotReplace, Starter
-from keepline.pool.worker import READY, UNFIT
+from keepline.pool.worker import OUT_OF_MEMORY, READY, UNFIT
 
 if TYPE_CHECKING:
-    from keepline.pool.call import Call, Calls
+    from keepline.pool.position import Taken
     from keepline.pool.process import WorkerProcess
     from keepline.pool.settings import Settings
+    from keepline.pool.spool import Spool
     from keepline.pool.worker import Failure
 
 logger = logging.getLogger(__name__)
 
 _CLEAN = "exit code 0"
+_FIRST_PAUSE = 0.1  # seconds after a start that failed; doubled each time
+_LONGEST_PAUSE = 60.0
+_AGAIN_SECONDS = 1.0  # until the spool is read again, after no descriptor was to be had
 
 
 class Workers:
@@ -33,19 +40,24 @@ class Workers:
 
     Args:
         settings: the pool's.
-        calls: where calls come from.
+        spool: where calls are.
         selector: has each worker's socket and sentinel, with the worker as data.
     """
 
-    def __init__(self, settings: Settings, calls: Calls, selector: selectors.BaseSelector) -> None:
+    def __init__(self, settings: Settings, spool: Spool, selector: selectors.BaseSelector) -> None:
         self._settings = settings
-        self._calls = calls
+        self._spool = spool
         self._selector = selector
-        self._starter = Starter(settings)
+        self._starter = Starter(settings, spool.place)
         self._workers = self._starter.workers
+        self._overdue = Overdue(settings.call_timeout)
         self._failures = 0  # of starts, in a row
+        self._start_at = 0.0  # not before, by the monotonic clock
+        self._lacking = False  # a worker that couldn't be started
         self._replaceable = True  # by a worker that the manager starts
+        self._hung_up = False
         self._ending = False
+        self.watching = False  # whether look() will be called by itself
 
     def __bool__(self) -> bool:
         return any(worker.state is not State.NEW for worker in self._workers)
@@ -57,30 +69,38 @@ class Workers:
 
     @property
     def deadline(self) -> float:
-        """When expire() is due, by the monotonic clock; infinite if never."""
-        return min((worker.deadline for worker in self._workers), default=math.inf)
+        """When look() is due, by the monotonic clock; infinite if never."""
+        # When starts fail while other workers live, the calls are left to those.
+        start = self._start_at if self._lacking and not self._workers else math.inf
+        return min([self._overdue.at, start, *(worker.deadline for worker in self._workers)])
 
-    def provide(self) -> None:
-        """Fork a worker for a call about to be put, if there is none for it. For the thread that submits.
+    @property
+    def drained(self) -> bool:
+        """Whether all have ended, and none will be started here for what is left."""
+        return not self._workers and not (self._lacking and self._replaceable)
 
-        Raises:
-            PoolError: no worker lives, and none can be forked.
+    def ring(self) -> None:
+        """Tell the workers that there is one more call. For the thread that submits."""
+        for worker in tuple(self._workers):
+            worker.ring()
+
+    def provide(self) -> bool:
+        """Fork a worker for a call about to be submitted, if none is free. For the thread that submits.
+
+        Returns:
+            whether the manager should see to it.
         """
-        living = sum(worker.state is not State.DOOMED for worker in tuple(self._workers))
-        if (
-            len(self._calls) < living  # each has at most one of them, so this call finds one that has none
-            or len(self._workers) >= self._settings.workers
-            or self._failures >= self._settings.attempts
-            or not self._settings.forks
-        ):
-            return
+        if len(self._workers) >= self._settings.workers or time.monotonic() < self._start_at:
+            return False
         try:
-            self._starter.fork()
+            if not self._lacks(1):
+                return False
+            if self._settings.forks:
+                self._starter.fork()
         except (OSError, RuntimeError, AssertionError) as error:  # not what a signal handler may raise
-            text = f"pool `{self._settings.name}` can't fork a worker: {type(error).__name__}: {error}"
-            if not living:
-                raise PoolError(f"{text}; try again later") from error
-            logger.warning("%s; %d others go on", text, living)
+            text = "pool %s can't fork a worker: %s: %s"
+            logger.warning(text, self._settings.name, type(error).__name__, error)
+        return True
 
     def notice(self) -> None:
         """Watch the workers that were forked meanwhile."""
@@ -91,17 +111,8 @@ class Workers:
                 self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
                 if self._ending:
                     worker.kill()
-
-    def hand_out(self) -> None:
-        """Give calls to the workers that are idle, and start workers for the calls that are left."""
-        for worker in self._workers:
-            if worker.state is State.IDLE and (call := self._calls.next()):
-                worker.give(call)
-                self._selector.modify(worker.sock, worker.events, worker)
-        if not self._calls.waiting:
-            self._failures = 0
-        while self._lacks_a_worker():
-            self._start()
+                elif self._hung_up:
+                    worker.hang_up()
 
     def attend(self, worker: WorkerProcess, fd: int) -> None:
         """See to a worker whose socket or sentinel is ready.
@@ -112,7 +123,7 @@ class Workers:
         """
         if worker not in self._workers:  # buried a moment ago
             return
-        frames, connected = worker.receive()  # what it has answered counts, even if it has died since
+        frames, connected = worker.receive()
         for kind, body in frames:
             self._hear(worker, kind, body)
         if fd == worker.sentinel:
@@ -122,11 +133,11 @@ class Workers:
             self._selector.modify(worker.sock, worker.events, worker)
         else:
             self._selector.unregister(worker.sock)
-            if not self._ending:  # it is dying already, or the resident closed the socket
+            if not self._hung_up:  # it is dying already, or the resident closed the socket
                 worker.kill()
 
-    def expire(self, now: float) -> None:
-        """Kill the workers that aren't ready in time.
+    def look(self, now: float) -> None:
+        """Kill the workers that took too long, start those that are lacking, and say when to look again.
 
         Args:
             now: of the monotonic clock, seconds.
@@ -135,12 +146,39 @@ class Workers:
             if now >= worker.deadline:
                 worker.problem = f"it wasn't ready in {self._settings.start_timeout:g} s"
                 worker.kill()
+        self.watching = False  # first: who submits from now on rings
+        try:
+            self._look_at_calls(now)
+        except OSError as error:
+            logger.debug("pool %s can't read its spool, and tries again: %s", self._settings.name, error)
+            self._overdue.at = now + _AGAIN_SECONDS
+        self.watching = self._overdue.at < math.inf
 
-    def tell_to_end(self) -> None:
-        """Let each finish its call, close its resident and end; from now on, who dies isn't replaced."""
-        self._ending = True
+    def _look_at_calls(self, now: float) -> None:
+        position = self._spool.position()
+        waiting = self._spool.waiting(1) > 0
+        living = [worker for worker in self._workers if worker.state is not State.DOOMED]
+        for worker, problem in self._overdue.look(position, living, now, waiting=waiting):
+            worker.problem = problem
+            worker.kill()
+        while (lacking := self._lacks() and self._replaceable and not self._ending) and now >= self._start_at:
+            self._start(now)
+        self._lacking = lacking
+
+    def hang_up(self) -> None:
+        """Let each go on until no call is left, close its resident and end."""
+        self._hung_up = True
         for worker in self._workers:
-            worker.tell_to_end()
+            worker.hang_up()
+            if worker.state is not State.NEW:
+                with contextlib.suppress(KeyError):  # its socket is closed already
+                    self._selector.modify(worker.sock, worker.events, worker)
+
+    def close_calls(self) -> None:
+        """Let each end after the call that it has; from now on, who dies isn't replaced."""
+        self._ending = True
+        with contextlib.suppress(OutboxError, OSError):  # those who take more are killed soon
+            self._spool.close_to_workers()
 
     def kill(self) -> None:
         """Kill all. For any thread."""
@@ -153,29 +191,31 @@ class Workers:
             if worker.pid and self._starter.remove(worker):  # one that is being started is its starter's
                 worker.kill()
                 worker.reap()
+                with contextlib.suppress(Exception):
+                    self._spool.release(worker.number)
 
     def let_go(self) -> None:
         """Close what a forked child has inherited; the owner keeps its own."""
         for worker in self._workers:
             worker.let_go()
 
-    def _lacks_a_worker(self) -> bool:
-        starting = sum(worker.state in (State.NEW, State.STARTING) for worker in self._workers)
-        return (
-            self._calls.waiting > starting
-            and len(self._workers) < self._settings.workers
-            # When starts fail while other workers live, the calls are left to those.
-            and self._failures < self._settings.attempts
-            and self._replaceable
-        )
+    def _lacks(self, more: int = 0) -> bool:
+        """Whether there should be one more worker, with some more calls than there are."""
+        living = [worker for worker in tuple(self._workers) if worker.state is not State.DOOMED]
+        if len(self._workers) >= self._settings.workers:
+            return False
+        if not living:
+            return more + self._spool.waiting(1) > 0
+        free = len(living) - sum(1 for one in self._spool.position().taken if one.worker)
+        return more + self._spool.waiting(free + 1) > free
 
-    def _start(self) -> None:
+    def _start(self, now: float) -> None:
         try:
             self._starter.start()
         except CannotReplace as error:
             self._do_without_replacement(str(error))
         except Exception as error:
-            self._count_failure(f"{type(error).__name__}: {error}")
+            self._count_failure(f"{type(error).__name__}: {error}", now)
         else:
             self.notice()
 
@@ -183,8 +223,6 @@ class Workers:
         if kind == READY:
             worker.be_ready()
             self._failures = 0
-        elif call := worker.take_call():
-            self._calls.remove(call).answer(kind, body, worker.pid)
         else:
             failure: Failure = pickle.loads(body)  # noqa: S301 - our own worker pickled it
             worker.was_unfit = kind == UNFIT
@@ -197,54 +235,58 @@ class Workers:
         self._selector.unregister(worker.sentinel)
         self._starter.remove(worker)
         how = worker.reap()
-        call = worker.take_call()
+        if how == f"exit code {OUT_OF_MEMORY}":
+            worker.problem = "it had no memory left"
+        taken = self._release(worker)
+        self.ring()  # another may be free for what it had
         if self._ending:
             if how != _CLEAN:
                 self._warn(worker, how, "at the stop")
         elif worker.was_unfit:
             self._do_without_replacement(worker.problem)
         elif not worker.was_ready:
-            self._count_failure(worker.problem or f"worker {worker.pid} ended by {how} before it was ready")
-        else:
+            if not (self._hung_up and how == _CLEAN):
+                problem = worker.problem or f"worker {worker.pid} ended by {how} before it was ready"
+                self._count_failure(problem, time.monotonic())
+        elif not (self._hung_up and how == _CLEAN):
             self._failures = 0
-            self._run_again(worker, how, call)
+            self._run_again(worker, how, taken)
+        if not self._ending:
+            self.look(time.monotonic())
 
-    def _run_again(self, worker: WorkerProcess, how: str, call: Call | None) -> None:
-        if call is None:
+    def _release(self, worker: WorkerProcess) -> Taken | None:
+        try:
+            return self._spool.release(worker.number)
+        except OutboxLocked:
+            # Whoever has the lock was stopped at the wrong moment. Its death gives it free.
+            self.kill()
+            return self._spool.release(worker.number)
+
+    def _run_again(self, worker: WorkerProcess, how: str, taken: Taken | None) -> None:
+        call = self._spool.read(taken) if taken else None
+        if taken is None or call is None:
             self._warn(worker, how, "it had no call")
-            return
-        call.deaths += 1
-        if call.deaths < self._settings.attempts:
+        elif taken.deaths < self._settings.attempts:
             self._warn(worker, how, f"{call.method}() is run again")
-            self._calls.put_back(call)
-            return
-        self._warn(worker, how, f"{call.method}() is given up")
-        name = self._settings.name
-        text = f"{call.deaths} workers of pool `{name}` died under {call.method}(), the last by {how}"
-        self._calls.remove(call).fail(WorkerCrashed(text))
+        else:
+            kept = set_aside(self._spool.place, call)
+            self._spool.drop(taken)
+            self._warn(worker, how, f"{call.method}() is {'set aside' if kept else 'given up'}")
 
     def _warn(self, worker: WorkerProcess, how: str, then: str) -> None:
-        extra = {"pool": self._settings.name, "worker": worker.pid, "ended": how}
-        logger.warning(
-            "worker %d of pool %s ended by %s; %s", worker.pid, self._settings.name, how, then, extra=extra
-        )
+        name, pid = self._settings.name, worker.pid
+        why = f" ({worker.problem})" if worker.problem else ""
+        extra = {"pool": name, "worker": pid, "ended": how}
+        logger.warning("worker %d of pool %s ended by %s%s; %s", pid, name, how, why, then, extra=extra)
 
     def _do_without_replacement(self, problem: str) -> None:
         self._replaceable = False
-        if self._failures:  # the next fork may fail as the last did, and it may never come
-            self._count_failure(problem)
-            return
-        text = "pool %s can't replace a worker without a fork (%s); %d calls wait for the next submit()"
-        logger.warning(text, self._settings.name, problem, self._calls.waiting)
+        text = "pool %s can't replace a worker without a fork (%s); its calls wait for the next submit()"
+        logger.warning(text, self._settings.name, problem)
 
-    def _count_failure(self, problem: str) -> None:
+    def _count_failure(self, problem: str, now: float) -> None:
+        pause = min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE)
         self._failures += 1
-        logger.warning("pool %s can't start a worker: %s", self._settings.name, problem)
-        if self._workers or (self._replaceable and self._failures < self._settings.attempts):
-            return
-        name, times = self._settings.name, self._failures
-        self._failures = 0
-        text = f"pool `{name}` can't start a worker, {times} times in a row: {problem}"
-        for _ in range(self._calls.waiting):  # not those that come meanwhile
-            if call := self._calls.next():
-                self._calls.remove(call).fail(PoolError(text))
+        self._start_at = now + pause
+        text = "pool %s can't start a worker: %s; its calls wait, another is tried in %g s"
+        logger.warning(text, self._settings.name, problem, pause)

@@ -6,6 +6,7 @@ import faulthandler
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -89,3 +90,12 @@ def task_instance(session: Any, run: Any) -> Any:
     one = next(ti for ti in run.get_task_instances(session=session) if ti.task_id == "group.first")
     one.task = run.dag.get_task(one.task_id)
     return one
+
+
+def all_is_done(timeout: float = 60) -> None:
+    """Wait until the listener's pool has nothing left to do."""
+    pool = listener().executor
+    deadline = time.monotonic() + timeout
+    while pool.pending:
+        assert time.monotonic() < deadline, "calls are left"
+        time.sleep(0.01)

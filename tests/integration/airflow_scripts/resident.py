@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from probe import give, listener, listener_manager
+from probe import all_is_done, give, listener, listener_manager
 
 FOUND = Path(os.environ["SCRIPT_RESULT"] + ".worker")
 
@@ -35,7 +35,8 @@ def main() -> None:
     engine = settings.engine
     with engine.connect() as kept:  # is in use while the worker is forked
         owner = {"pid": os.getpid(), "engine": id(engine), "connection": id(kept.connection.dbapi_connection)}
-        listener().submit_callable(write_down).result(30)
+        listener().submit_callable(write_down)
+        all_is_done()
         give([owner, json.loads(FOUND.read_text())])
 
 

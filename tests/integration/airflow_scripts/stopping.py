@@ -9,9 +9,10 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
-from probe import argument, give, listener, listener_manager
+from probe import all_is_done, argument, give, listener, listener_manager
 
 
 def stop() -> float:
@@ -23,7 +24,11 @@ def stop() -> float:
 
 def works() -> bool:
     """Whether what is submitted now is carried out, by a worker that is new if there was none."""
-    return listener().submit_callable(os.getpid).exception(30) is None
+    mark = Path(os.environ["SCRIPT_RESULT"] + ".mark")
+    mark.unlink(missing_ok=True)
+    listener().submit_callable(mark.touch)
+    all_is_done()
+    return mark.exists()
 
 
 def pools_of_threads(count: int) -> int:
@@ -40,6 +45,12 @@ def pools_of_threads(count: int) -> int:
     for thread in threads:
         thread.join()
     return len(pools)
+
+
+def spools() -> Path:
+    from keepline.airflow.configuration import spool_folder
+
+    return spool_folder()
 
 
 def worker() -> int:
@@ -82,6 +93,7 @@ def main() -> None:
     pid = worker()
     found["a worker hangs"] = stop()
     found["it lives"] = psutil.pid_exists(pid)
+    found["spools left"] = len([one for one in spools().iterdir() if one.name != "aside"])
 
     found["a later event is emitted"] = works()
     os.kill(worker(), signal.SIGSTOP)
