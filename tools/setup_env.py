@@ -1,9 +1,11 @@
 """Make the project's environments from pinned constraints: ``python3 tools/setup_env.py dev airflow-3.3.2``.
 
 Needs a Python with pip, and nothing else. uv, fetched with pip into ``.tools/``, makes ``.venv/NAME`` and
-installs what ``constraints/NAME.txt`` names, and keepline itself, editable. Where uv can't be had, or with
-``KEEPLINE_INSTALLER=pip``, venv and pip do the same, slower. The last thing written to an environment is a
-stamp of all that it was made from: one whose stamp is missing (interrupted) or differs is made anew.
+installs what ``constraints/NAME.txt`` pins, and keepline itself, editable. An environment whose name goes on
+after that of another, as ``airflow-3.3.2-openlineage-2.14.0``, has the other's pins but for those of its own
+file. Where uv can't be had, or with ``KEEPLINE_INSTALLER=pip``, venv and pip do the same, slower. The last
+thing written to an environment is a stamp of all that it was made from: one whose stamp is missing
+(interrupted) or differs is made anew.
 """
 
 from __future__ import annotations
@@ -29,14 +31,21 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / ".venv"
 TOOLS = ROOT / ".tools"
+CONSTRAINTS = ROOT / "constraints"
+OTHER_PROVIDER = "-openlineage-"
 UV = "uv==0.13.9"
 WAIT_FOR_OTHER_SETUP = 900  # seconds
 
-# The Python versions, first and last, on which each environment's constraints are known to install.
+# The Python versions, first and last, on which the constraints of each environment are known to install, and
+# of those with another provider.
 PYTHONS = {
     "dev": ((3, 11), (3, 13)),
-    "airflow-3.3.2": ((3, 11), (3, 13)),
     "airflow-2.11.2": ((3, 11), (3, 12)),
+    "airflow-3.0.6": ((3, 11), (3, 12)),
+    "airflow-3.1.8": ((3, 11), (3, 13)),
+    "airflow-3.3.2": ((3, 11), (3, 13)),
+    "airflow-3.3.2-celery": ((3, 11), (3, 13)),
+    "airflow-2.11.2-celery": ((3, 11), (3, 12)),
 }
 
 ENVIRONMENT = {
@@ -113,6 +122,36 @@ def alone() -> Iterator[None]:
         yield
 
 
+def environments() -> list[str]:
+    """Name every environment: those that have constraints and a known range of Python versions."""
+    names = (path.stem for path in CONSTRAINTS.glob("*.txt"))
+    return sorted(name for name in names if base(name) in PYTHONS)
+
+
+def base(name: str) -> str:
+    """Name the environment whose constraints are those of ``name`` but for the ones that it changes."""
+    return name.partition(OTHER_PROVIDER)[0]
+
+
+def pins(name: str) -> dict[str, str]:
+    """Give the requirements of environment ``name``, one for each distribution, by its name.
+
+    Raises:
+        SetupError: one isn't pinned.
+    """
+    found = {}
+    for source in dict.fromkeys((base(name), name)):
+        for line in (CONSTRAINTS / f"{source}.txt").read_text().splitlines():
+            requirement = line.partition("#")[0].strip()
+            if not requirement:
+                continue
+            distribution, pinned, _ = requirement.partition("==")
+            if not pinned:
+                raise SetupError(f"constraints/{source}.txt doesn't pin `{requirement}`; write NAME==VERSION")
+            found[re.sub(r"[-_.]+", "-", distribution).lower()] = requirement
+    return found
+
+
 def interpreter(name: str) -> tuple[str, str]:
     """Find a Python for environment ``name``: this one if it fits, else the newest fitting one on PATH.
 
@@ -120,7 +159,7 @@ def interpreter(name: str) -> tuple[str, str]:
         Its path, and its full version.
 
     """
-    first, last = PYTHONS[name]
+    first, last = PYTHONS[base(name)]
     fitting = [f"python3.{minor}" for minor in range(last[1], first[1] - 1, -1)]
     ask = "import json, sys; print(json.dumps([sys.executable, *sys.version_info[:3]]))"
     for candidate in [sys.executable, *fitting]:
@@ -193,11 +232,12 @@ def fill(name: str, pip: list[str | Path], *options: str | Path) -> None:
         pip: the command that has ``install`` and ``check``.
         options: of both.
     """
-    constraints = ROOT / "constraints" / f"{name}.txt"
-    count = len(re.findall(r"^\w.*==", constraints.read_text(), re.MULTILINE))
-    with told(f"{name}: installing {count} distributions"):
+    requirements = VENVS / name / "requirements.txt"
+    pinned = pins(name).values()
+    requirements.write_text("".join(f"{one}\n" for one in pinned))
+    with told(f"{name}: installing {len(pinned)} distributions"):
         install = [*pip, "install", "--quiet", *options]
-        run(*install, "--requirement", constraints)
+        run(*install, "--requirement", requirements)
         run(*install, "--no-deps", "--no-build-isolation", "--editable", ROOT)
         run(*pip, "check", *options)
 
@@ -205,8 +245,8 @@ def fill(name: str, pip: list[str | Path], *options: str | Path) -> None:
 def have(name: str) -> None:
     """Have environment ``name``, finished and up to date."""
     python, version = interpreter(name)
-    digest = hashlib.sha256()
-    for source in (ROOT / "constraints" / f"{name}.txt", ROOT / "pyproject.toml", Path(__file__)):
+    digest = hashlib.sha256("\n".join(pins(name).values()).encode())
+    for source in (ROOT / "pyproject.toml", Path(__file__)):
         digest.update(source.read_bytes())
     # The tree's place counts: scripts and the editable installation name it, so a moved tree is made anew.
     wanted = f"{version} {python} {ROOT} {digest.hexdigest()}\n"
@@ -228,9 +268,9 @@ def have(name: str) -> None:
 
 def main(names: list[str]) -> int:
     """Have the environments ``names``; say what went wrong on stderr and return the exit status."""
-    unknown = [name for name in names if name not in PYTHONS]
-    if unknown or not names:
-        print(f"usage: setup_env.py NAME...   with names of: {', '.join(PYTHONS)}", file=sys.stderr)
+    known = environments()
+    if not names or any(name not in known for name in names):
+        print(f"usage: setup_env.py NAME...   with names of: {', '.join(known)}", file=sys.stderr)
         return 2
     try:
         with alone():

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 _MOST_BYTES = 65536
 _LENGTH_BYTES = 8
+_END_SECONDS = 1.0
 
 
 def apart(work: Callable[[], str], *, seconds: float) -> str | None:
@@ -48,7 +49,9 @@ def apart(work: Callable[[], str], *, seconds: float) -> str | None:
         with suppress(ProcessLookupError, ChildProcessError):
             if written is None:
                 os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+                _collect_soon(child)
+            else:
+                os.waitpid(child, 0)
     # A child that is killed while it writes has not given its answer.
     if not written or int.from_bytes(written[:_LENGTH_BYTES], "big") != len(written) - _LENGTH_BYTES:
         return None
@@ -66,6 +69,13 @@ def _be_the_child(work: Callable[[], str], pipe: int, seconds: float) -> NoRetur
     finally:
         # Neither the parent's way to end nor that of a module that was imported.
         os._exit(0)
+
+
+def _collect_soon(child: int) -> None:
+    """Collect a child that was killed, unless that takes long: one that a dead disk holds ends with it."""
+    deadline = time.monotonic() + _END_SECONDS
+    while not os.waitpid(child, os.WNOHANG)[0] and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _all_of(pipe: int, seconds: float) -> bytes | None:

@@ -26,6 +26,7 @@ class Emission:
 
     def __init__(self, settings: Settings) -> None:
         tuning = settings.tuning
+        self.settings = settings
         self._files = OutboxFiles(settings.outbox)
         self._producer = Producer(
             self._files,
@@ -48,6 +49,11 @@ class Emission:
         if found is None:
             found = cls._made.setdefault(settings.outbox, cls(settings))
         return found
+
+    @classmethod
+    def settings_of_all(cls) -> list[Settings]:
+        """The settings with which this process, or one that it was forked from, emits; one an outbox."""
+        return [one.settings for one in cls._made.values()]
 
     def append(self, event: Event) -> bool:
         """Put an event behind all that was appended before; see :meth:`Producer.append`."""

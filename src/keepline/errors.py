@@ -10,6 +10,8 @@
     │   ├── OutboxLocked       a lock was held longer than the bound
     │   └── OutboxDamaged      what it holds can't be read
     ├── RelayError             the relay can't be started, stopped or reached
+    ├── EmissionGivenUp        a task's event came too late to be emitted
+    ├── ReconcileError         Airflow's database and the outbox can't be compared
     ├── SandboxError           the demo's Airflow doesn't do what was asked (keepline.demo.airflow_home)
     └── PoolError              a call to a pool can't be carried out
         ├── PoolStopped        the pool has been stopped
@@ -64,6 +66,10 @@ class RelayError(KeeplineError):
     """The relay can't be started, stopped or reached."""
 
 
+class ReconcileError(KeeplineError):
+    """Airflow's database and the outbox can't be compared as asked."""
+
+
 class PoolError(KeeplineError):
     """A call to a pool can't be carried out."""
 
@@ -78,3 +84,7 @@ class CallRefused(PoolError):
 
 class CallNotSent(PoolError):
     """The call can't be sent to another process."""
+
+
+class EmissionGivenUp(KeeplineError):
+    """A task's event came too late to be emitted; says what it was too late for."""

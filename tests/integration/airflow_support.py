@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -149,6 +150,35 @@ class Airflow:
         assert done.returncode == 0, f"{args} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    def own_database(self) -> None:
+        """Have the processes from now on use a copy of the database, for a scheduler that works on it."""
+        copy = self.home / "airflow.db"
+        shutil.copy(self.database, copy)
+        self.env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{copy}"
+
+    @contextlib.contextmanager
+    def background(self, *args: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a command of the environment's ``bin`` folder; it logs to ``background.log``, and is killed.
+
+        Args:
+            args: the command and its arguments.
+        """
+        with (self.home / "background.log").open("wb") as log:
+            process = subprocess.Popen(
+                [str(self.python.parent / args[0]), *args[1:]],
+                env=self.env,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            _kill_group(process.pid)
+            process.wait()
+
     def _run(self, command: list[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         # Files, not pipes: a relay that holds a pipe's end open would hold up this.
         out, err = self.home / "out.log", self.home / "err.log"
@@ -170,6 +200,22 @@ class Airflow:
             _kill_group(process.pid)
             process.wait()
         return subprocess.CompletedProcess(command, process.returncode, out.read_text(), err.read_text())
+
+
+def end_scheduler(process: subprocess.Popen[bytes]) -> int:
+    """Stop a scheduler with SIGTERM, and give its exit status.
+
+    Airflow's handler raises SystemExit wherever the main thread is; in the callback of a weak reference that
+    is lost, and the scheduler goes on until it is asked again.
+
+    Args:
+        process: the scheduler's.
+    """
+    for _ in range(6):
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(20)
+    pytest.fail("the scheduler doesn't stop")
 
 
 def _kill_group(group: int) -> None:

@@ -7,6 +7,8 @@ from tests.integration.airflow_support import KEEPLINE, Airflow, airflow
 
 __all__ = ["airflow"]
 
+PROVIDER = {"AIRFLOW__KEEPLINE__TASK_EMISSION": "provider"}  # which forks tasks
+
 
 @pytest.fixture(autouse=True)
 def transport(airflow: Airflow) -> None:
@@ -31,7 +33,7 @@ def test_a_hook_that_fails_returns_nothing_and_says_so_in_one_line(airflow: Airf
 
 
 def test_a_forked_child_never_comes_out_of_a_hook(airflow: Airflow):
-    wrong = {what: ([what], {}) for what in ("before the event", "an exit", "a log handler too")}
+    wrong = {what: ([what], PROVIDER) for what in ("before the event", "an exit", "a log handler too")}
     for what, outcome in airflow.variants("forks", wrong).items():
         assert outcome.result["came out"] == [True], what
         assert outcome.result["raised"] is None
@@ -39,8 +41,10 @@ def test_a_forked_child_never_comes_out_of_a_hook(airflow: Airflow):
 
 
 def test_what_ends_a_task_or_a_scheduler_is_not_swallowed_by_a_hook(airflow: Airflow):
-    limit, end = (["a time limit"], {}), (["an end of the scheduler"], {})
-    outcomes = airflow.variants("forks", {"limit": limit, "end": end})
-    waited, stopped = outcomes["limit"].result, outcomes["end"].result
-    assert waited == {"came out": [True], "raised": "AirflowTaskTimeout", "child lives": False}
+    limit, end = ["a time limit"], (["an end of the scheduler"], {})
+    variants = {"limit": (limit, {}), "limit of a fork": (limit, PROVIDER), "end": end}
+    outcomes = airflow.variants("forks", variants)
+    waited, forked, stopped = (outcomes[name].result for name in variants)
+    assert (waited["came out"], waited["raised"]) == ([True], "AirflowTaskTimeout")
+    assert forked == {"came out": [True], "raised": "AirflowTaskTimeout", "child lives": False}
     assert stopped["raised"] == "SystemExit"

@@ -181,6 +181,26 @@ def test_a_certificate_authority_of_one_s_own_is_trusted(
     assert secure.connections_total <= 4
 
 
+@pytest.mark.parametrize("megabytes", [1, 20])
+def test_a_large_event_is_delivered_over_tls(
+    megabytes: int, secure: RecordingDestination, outbox: Path, deliver: Deliver
+) -> None:
+    append(outbox, ["one"], size=megabytes << 20)
+    assert deliver({"a": leg(secure, verify=False)}).idle()
+    assert len(one_request(secure).body) > megabytes << 20
+
+
+@pytest.mark.parametrize("kilobytes", [24, 48, 64, 96, 200])
+def test_events_about_as_large_as_a_buffer_are_delivered_at_once(
+    kilobytes: int, destination: RecordingDestination, outbox: Path, deliver: Deliver
+) -> None:
+    names = append(outbox, map(str, range(40)), size=kilobytes << 10)
+    assert deliver({"a": leg(destination)}).idle()
+    # None had to be tried again after a time-out.
+    assert all_once(destination, names)
+    assert len(destination.received) == len(names)
+
+
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_the_authorities_that_requests_would_trust_are_trusted(
     variable: str,

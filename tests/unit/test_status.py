@@ -289,9 +289,9 @@ def test_events_of_segments_that_vanish_under_every_look_still_count(
     appender.append(event("a"))
     look = status._look
 
-    def look_as_the_relay_takes_in(files: OutboxFiles, numbers: list[int]) -> OutboxStatus:
+    def look_as_the_relay_takes_in(files: OutboxFiles, numbers: list[int], most: int | None) -> OutboxStatus:
         # All that was there is taken in and deleted after the look at the ledger, and more comes.
-        ledger_seen = look(files, [])
+        ledger_seen = look(files, [], most)
         take_all_in(files, ledger, ids)
         assert retire_all(files, ledger.position, timeout=1, then=lambda: None)
         for one in pending_at(ledger, ids[0], 0, 10):

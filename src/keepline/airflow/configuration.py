@@ -6,6 +6,7 @@ import logging
 import os
 from pathlib import Path
 
+from airflow import __version__ as airflow_version
 from airflow.providers.common.compat.sdk import conf
 from airflow.providers.openlineage import conf as openlineage_conf
 from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
@@ -18,7 +19,10 @@ log = logging.getLogger(__name__)
 
 _SECTION = "keepline"
 _STOP_TIMEOUT = 5.0  # seconds
-_CALL_TIMEOUT = 60.0  # seconds
+_CALL_TIMEOUT = 60.0
+_FLUSH_TIMEOUT = 3.0
+_METRICS_INTERVAL = 30.0
+_LONGEST_INTERVAL = 86400.0
 _SPOOL = "spool"
 
 
@@ -37,6 +41,16 @@ def is_enabled() -> bool:
     return not disabled and not openlineage_conf.is_disabled()
 
 
+def reconcile_on_start() -> bool:
+    """Whether a scheduler that starts has what is missing emitted; not where the option is wrong."""
+    try:
+        return bool(conf.getboolean(_SECTION, "reconcile_on_start", fallback=False))
+    except Exception:  # Airflow's error has another class in each version
+        value = conf.get(_SECTION, "reconcile_on_start", fallback="")
+        log.warning("keepline setting `[keepline] reconcile_on_start` is %r, not true or false", value)
+        return False
+
+
 def stop_timeout() -> float:
     """Seconds that stopping may wait for the pool; the default where the option is wrong."""
     return _seconds("stop_timeout", _STOP_TIMEOUT, least=0.0)
@@ -45,6 +59,11 @@ def stop_timeout() -> float:
 def call_timeout() -> float:
     """Seconds that a worker may take to build and emit an event; the default where the option is wrong."""
     return _seconds("call_timeout", _CALL_TIMEOUT, least=1.0)
+
+
+def flush_timeout() -> float:
+    """Seconds that a task's process may wait for its deliveries; the default where the option is wrong."""
+    return _seconds("flush_timeout", _FLUSH_TIMEOUT, least=0.0)
 
 
 def _seconds(option: str, default: float, *, least: float) -> float:
@@ -74,6 +93,59 @@ def spool_folder() -> Path:
         return keepline.outbox / _SPOOL
     home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
     return Path(home).expanduser().absolute() / "keepline" / _SPOOL
+
+
+def metrics_go_somewhere() -> bool:
+    """Whether Airflow's metrics are configured to be sent."""
+    return bool(_metrics_backend())
+
+
+def metrics_interval() -> float:
+    """Seconds between two reports to Airflow's metrics; 0 for none."""
+    value = conf.get(_SECTION, "metrics_interval", fallback=str(_METRICS_INTERVAL))
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if seconds == 0 or 1 <= seconds <= _LONGEST_INTERVAL:
+        return seconds
+    log.warning(
+        "keepline setting `[keepline] metrics_interval` is %r, not a number of seconds, 1 or more, or 0 for "
+        "none; %g is used",
+        value,
+        _METRICS_INTERVAL,
+    )
+    return _METRICS_INTERVAL
+
+
+def metrics_have_tags() -> bool:
+    """Whether the tags of a metric get to where Airflow's metrics go."""
+    backend = _metrics_backend()
+    if backend == "otel":
+        # On Airflow 2 a gauge has one value there, whatever its tags (apache/airflow, pull request 46510).
+        return not airflow_version.startswith("2.")
+    option, default = ("statsd_datadog_metrics_tags", True)
+    if backend == "statsd":
+        option, default = ("statsd_influxdb_enabled", False)
+    return bool(conf.getboolean("metrics", option, fallback=default))
+
+
+def _metrics_backend() -> str:
+    # The first in Airflow's own order (airflow, stats.py and observability/metrics/stats_utils.py).
+    options = {"datadog": "statsd_datadog_enabled", "statsd": "statsd_on", "otel": "otel_on"}
+    on = (name for name, option in options.items() if conf.getboolean("metrics", option, fallback=False))
+    return next(on, "")
+
+
+def tasks_emit_in_thread() -> bool:
+    """Whether tasks are to emit in a thread, or else as the provider does; true where the option is wrong."""
+    value = str(conf.get(_SECTION, "task_emission", fallback="thread")).strip().lower()
+    if value not in ("thread", "provider"):
+        log.warning(
+            "keepline setting `[keepline] task_emission` is %r, neither thread nor provider; thread is used",
+            value,
+        )
+    return value != "provider"
 
 
 def pool_size() -> int:

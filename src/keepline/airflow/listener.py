@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import hookimpl
 from airflow.providers.openlineage.plugins.listener import OpenLineageListener
 
-from keepline.airflow import configuration
+from keepline.airflow import configuration, tasks
+from keepline.airflow.flushing import flush_task
 from keepline.airflow.guard import HookLog, guarded, tell
 from keepline.airflow.resident import build_resident, named, portable
 from keepline.errors import CallRefused, PoolError
@@ -56,6 +57,7 @@ class KeeplineListener(OpenLineageListener):
         """
         listener.log = HookLog(listener.log)
         listener.__class__ = KeeplineListener
+        listener.adapter.emit = tasks.in_turn(listener.adapter.emit)
 
     @property
     def executor(self) -> Pool:
@@ -109,12 +111,9 @@ class KeeplineListener(OpenLineageListener):
         # What runs in a child of the scheduler, as tasks do with the LocalExecutor, has the scheduler's
         # arguments. Airflow's command line has no options before the name of the command.
         if sys.argv[1:2] == ["scheduler"] and multiprocessing.parent_process() is None:
-            from keepline.airflow.starting import adopt_spools, look_after_relay
+            from keepline.airflow.starting import begin
 
-            try:
-                adopt_spools(self.executor)
-            finally:
-                look_after_relay()
+            begin(self.executor, lambda: self.__dict__.get(_POOL))
 
     @hookimpl
     def before_stopping(self, component: object) -> None:
@@ -123,6 +122,15 @@ class KeeplineListener(OpenLineageListener):
         Args:
             component: Airflow's job, or what stands for a task.
         """
+        metrics = sys.modules.get("keepline.airflow.metrics")
+        if metrics is not None:
+            metrics.end()
+        try:
+            flush_task(component)
+        finally:
+            self._stop_pool()
+
+    def _stop_pool(self) -> None:
         pool: Pool | None = self.__dict__.pop(_POOL, None)
         if pool is None:
             return
@@ -137,6 +145,13 @@ class KeeplineListener(OpenLineageListener):
             )
         if refused:
             log.warning("keepline had no room for %d OpenLineage events, which are lost", refused)
+
+    def _execute(self, callable: Callable[[], object], callable_name: str, use_fork: bool = False) -> None:  # noqa: A002
+        # The provider asks for a fork where the process is a task's.
+        if use_fork and tasks.by_thread():
+            tasks.emit(callable, callable_name)
+        else:
+            super()._execute(callable, callable_name, use_fork=use_fork)
 
     def _terminate_with_wait(self, process: psutil.Process) -> None:
         # The provider comes here when a child that emits a task's event takes too long, and for whatever else

@@ -33,6 +33,7 @@ def install() -> bool:
     from airflow.providers.openlineage.plugins.listener import OpenLineageListener, get_openlineage_listener
 
     from keepline.airflow.listener import KeeplineListener
+    from keepline.airflow.measuring import spare_events
 
     listener = get_openlineage_listener()
     if isinstance(listener, KeeplineListener):
@@ -46,6 +47,7 @@ def install() -> bool:
         )
         return False
     KeeplineListener.take_over(listener)
+    spare_events()
     return True
 
 

@@ -10,7 +10,9 @@ from typing import Any
 from airflow.providers.openlineage.plugins import listener as provider
 from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
 
+from keepline.airflow import settled
 from keepline.airflow.guard import tell
+from keepline.airflow.measuring import spare_events
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class Resident:
     """
 
     def __init__(self) -> None:
+        spare_events()  # the plugin has done so in a forked worker's parent, but not for a fresh one
         initialise = getattr(provider, "_executor_initializer", None)
         if initialise is not None:
             initialise()
@@ -75,6 +78,7 @@ class Resident:
             kwargs: its keyword arguments.
         """
         try:
+            settled.wait(function, args, kwargs)
             callable_: Any = self._called(function) if isinstance(function, str) else function
             callable_(*map(self._resolve, args), **kwargs)
         except MemoryError:

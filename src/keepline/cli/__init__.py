@@ -1,28 +1,33 @@
-"""The console command ``keepline``: one command a module."""
+"""The console command ``keepline``: one command a module, loaded when it is asked for."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import click
 
 from keepline import __version__
-from keepline.cli.dead import dead
-from keepline.cli.demo import demo
-from keepline.cli.flush import flush
-from keepline.cli.forget import forget
-from keepline.cli.relay import relay
-from keepline.cli.replay import replay
-from keepline.cli.resume import resume
-from keepline.cli.runs import runs
-from keepline.cli.status import status
-from keepline.cli.stop import stop
-from keepline.cli.trace import trace
+
+_NAMES = (
+    "demo", "relay", "status", "check", "flush", "stop",
+    "trace", "runs", "dead", "replay", "reconcile", "resume", "forget",
+)  # fmt: skip
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Each command is in the module of its name; a probe that runs every few seconds loads but its own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_NAMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _NAMES:
+            return None
+        command: click.Command = getattr(import_module(f"keepline.cli.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="keepline")
 def main() -> None:
     """OpenLineage that never leaks, never blocks and never loses an event."""
-
-
-for _command in (demo, relay, status, flush, stop, trace, runs, dead, replay, resume, forget):
-    main.add_command(_command)

@@ -38,7 +38,7 @@ def settings_for(option: str | None) -> Settings | None:
 
     with _unreadable_is_an_error():
         found = keepline_settings(client_transport())
-    if found is None and _has_provider():
+    if found is None and has_provider():
         # Airflow talks while it is imported: what a program reads on the standard output must stay ours.
         with redirect_stdout(sys.stderr):
             from keepline.airflow.configuration import settings
@@ -73,7 +73,8 @@ def _unreadable_is_an_error() -> Iterator[None]:
         raise click.ClickException(told[0])
 
 
-def _has_provider() -> bool:
+def has_provider() -> bool:
+    """Whether there is an Airflow beside this Python, with its OpenLineage provider."""
     with suppress(ImportError):
         return find_spec("airflow") is not None and find_spec("airflow.providers.openlineage") is not None
     return False

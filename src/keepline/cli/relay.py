@@ -22,9 +22,16 @@ from keepline.relay.process import leave, serve
 @click.option(
     "--exit-when-idle", is_flag=True, help="End when nothing is left to deliver for `relay_idle` seconds."
 )
+@click.option(
+    "--drain",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="SECONDS",
+    help="When told to end, deliver what waits first, for at most so long; a second signal ends it at once.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Log details.")
 @plain_errors
-def relay(outbox: str | None, exit_when_idle: bool, verbose: bool) -> None:
+def relay(outbox: str | None, exit_when_idle: bool, drain: float, verbose: bool) -> None:
     """Deliver what the outbox holds, until stopped by SIGTERM or Ctrl-C.
 
     Destinations are read from the OpenLineage or Airflow configuration of this environment.
@@ -44,7 +51,14 @@ def relay(outbox: str | None, exit_when_idle: bool, verbose: bool) -> None:
         logging.getLogger("openlineage.client.utils").setLevel(logging.ERROR)
     lock = _take_lock(OutboxFiles(settings.outbox))
     try:
-        serve(settings, lock, ends_when_idle=exit_when_idle, ready=lambda: _say(settings), foreground=True)
+        serve(
+            settings,
+            lock,
+            ends_when_idle=exit_when_idle,
+            ready=lambda: _say(settings),
+            foreground=True,
+            drain=drain,
+        )
     except KeeplineError as error:
         # A transport may have left threads that never end: they must not keep a supervisor waiting.
         click.echo(f"Error: {error}", err=True)

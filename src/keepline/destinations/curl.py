@@ -20,23 +20,26 @@ log = logging.getLogger(__name__)
 Finished = Callable[[int, str], None]
 """Called once for a transfer, with libcurl's code (0: it went through) and its message."""
 
-_IN, _OUT = select.EPOLLIN, select.EPOLLOUT
-_WANTED = {pycurl.POLL_IN: _IN, pycurl.POLL_OUT: _OUT, pycurl.POLL_INOUT: _IN | _OUT}
-_READY = {
-    _IN: pycurl.CSELECT_IN,
-    _OUT: pycurl.CSELECT_OUT,
-    _IN | _OUT: pycurl.CSELECT_IN | pycurl.CSELECT_OUT,
-}
+_ANYTHING_NEW = select.EPOLLIN | select.EPOLLOUT | select.EPOLLET
 _KEEP_SECONDS = 10.0
-_BROKEN = pycurl.CSELECT_IN | pycurl.CSELECT_OUT | pycurl.CSELECT_ERR
+_PIECE = 32 * 1024
+"""Smaller bodies are sent in one go; libcurl's own buffer has twice as much."""
+_FIRST_LOOK = 0.001
+_LONGEST_LOOK = 0.1
+_NO_SOCKET = -1
+_STILL = 2
 
 
 class CurlLoop:
     """Runs libcurl's transfers on an asyncio loop; it wakes for sockets and timers only.
 
-    All sockets are in one epoll of its own, which the loop watches like a single socket: what is ready is
-    worked off in one go. A kept connection stays in there, since most are wanted again at once; when nothing
-    was transferred for a while, all are closed.
+    All sockets are in one epoll of its own, which the loop watches like a single socket. A socket is put in
+    there once, when it is opened, and tells of itself when something is new: that spares the calls, at each
+    request, by which libcurl would have it watched and forgotten. What is new is worked off in one go, by one
+    call that looks at every transfer; there are few at once, and most of them have something new. Two things
+    no socket tells, and they are looked for instead: whether a name has been resolved, and whether there is
+    more to send of a body that libcurl sends in pieces. When nothing was transferred for a while, all
+    connections are closed.
 
     Args:
         loop: the loop of the thread that uses it.
@@ -52,9 +55,12 @@ class CurlLoop:
         self._used_at = 0.0
         self._keeping: asyncio.TimerHandle | None = None
         self._finished: dict[pycurl.Curl, Finished] = {}
-        self._watched: dict[int, int] = {}
-        self._kept: set[int] = set()
         self._starting: asyncio.Handle | None = None
+        self._started: list[pycurl.Curl] = []
+        self._uploads: dict[pycurl.Curl, _Upload] = {}
+        # Those that have no socket yet, most likely because their host's name is being resolved.
+        self._resolving: list[pycurl.Curl] = []
+        self._resolved: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._due = math.inf
         self._closed = False
@@ -71,26 +77,41 @@ class CurlLoop:
         multi = pycurl.CurlMulti()
         multi.setopt(pycurl.M_MAXCONNECTS, connections)
         multi.setopt(pycurl.M_MAX_TOTAL_CONNECTIONS, connections)
-        multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         return multi
 
-    def start(self, handle: pycurl.Curl, finished: Finished) -> None:
+    def watch(self, fd: int, purpose: int) -> int:
+        """Be told of a new socket; every handle has this as its ``SOCKOPTFUNCTION``.
+
+        Args:
+            fd: the socket, which leaves the epoll when it is closed.
+            purpose: what it is for, in libcurl's words.
+
+        Returns:
+            what libcurl wants to hear.
+        """
+        self._epoll.register(fd, _ANYTHING_NEW)
+        return int(pycurl.SOCKOPT_OK)
+
+    def start(self, handle: pycurl.Curl, size: int, finished: Finished) -> None:
         """Begin a transfer.
 
         Args:
             handle: an easy handle, ready to go.
+            size: of the body that is sent, bytes.
             finished: called on the loop when it is over, and not before this has returned.
         """
         self._finished[handle] = finished
         self._multi.add_handle(handle)
-        if self._starting is None:
-            # Through the loop, so that all that are started in one turn of it are sent in one go.
-            self._starting = self._loop.call_soon(self._run_due)
+        self._started.append(handle)
+        if size > _PIECE:
+            self._uploads[handle] = _Upload(size)
+        self._run_soon()
 
     def cancel(self, handle: pycurl.Curl) -> None:
         """End a transfer without a call to ``finished``; nothing happens when it isn't under way."""
         if self._finished.pop(handle, None) is not None:
             self._multi.remove_handle(handle)
+            self._uploads.pop(handle, None)
 
     def close(self) -> None:
         """Close every connection. Transfers under way are not answered."""
@@ -98,76 +119,59 @@ class CurlLoop:
             return
         for handle in list(self._finished):
             self.cancel(handle)
-        # libcurl still calls back while it closes, to have its sockets forgotten.
         self._closed = True
         self._multi.close()
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
         if self._starting is not None:
             self._starting.cancel()
-        for timer in (self._timer, self._keeping):
+        for timer in (self._timer, self._keeping, self._resolved):
             if timer is not None:
                 timer.cancel()
 
-    def _on_socket(self, what: int, fd: int, multi: object, data: object) -> None:
-        if self._closed:
-            return
-        wanted = _WANTED.get(what, 0)
-        if not wanted:
-            self._kept.add(fd)
-            return
-        self._kept.discard(fd)
-        known = fd in self._watched
-        self._watched[fd] = wanted
-        if known:
-            try:
-                # Each time, since only the kernel knows whether this is still the same socket.
-                self._epoll.modify(fd, wanted)
-                return
-            except FileNotFoundError:
-                pass
-        self._epoll.register(fd, wanted)
-
     def _on_ready(self) -> None:
-        for fd, events in self._epoll.poll(0):
-            if fd in self._kept or fd not in self._watched:
-                self._unwatch(fd)
-            else:
-                self._act(fd, _READY.get(events, _BROKEN))
-        self._collect()
+        self._epoll.poll(0)
+        self._perform()
 
-    def _unwatch(self, fd: int) -> None:
-        # The server hung up; libcurl finds out when it is about to use the connection again.
-        self._kept.discard(fd)
-        self._watched.pop(fd, None)
-        try:
-            self._epoll.unregister(fd)
-        except OSError:
-            # Closed here, and held open by a forked process: it would be reported for ever.
-            self._renew()
-
-    def _renew(self) -> None:
-        self._loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
-        self._epoll = select.epoll()
-        self._loop.add_reader(self._epoll.fileno(), self._on_ready)
-        for fd in self._kept:
-            self._watched.pop(fd, None)
-        self._kept.clear()
-        for fd, wanted in self._watched.items():
-            self._epoll.register(fd, wanted)
+    def _run_soon(self) -> None:
+        if self._starting is None:
+            # Through the loop, so that all that are started in one turn of it are sent in one go.
+            self._starting = self._loop.call_soon(self._run_due)
 
     def _run_due(self) -> None:
         self._starting = None
-        self._act(pycurl.SOCKET_TIMEOUT, 0)
-        self._collect()
+        started, self._started = self._started, []
+        self._perform()
+        for handle in started:
+            if handle in self._finished and handle.getinfo(pycurl.ACTIVESOCKET) == _NO_SOCKET:
+                self._resolving.append(handle)
+        if self._resolving and self._resolved is None:
+            self._look_again(_FIRST_LOOK)
 
-    def _act(self, fd: int, events: int) -> None:
+    def _look_again(self, pause: float) -> None:
+        self._resolved = self._loop.call_later(pause, self._look, pause)
+
+    def _look(self, paused: float) -> None:
+        self._resolved = None
+        self._perform()
+        self._resolving = [
+            handle
+            for handle in self._resolving
+            if handle in self._finished and handle.getinfo(pycurl.ACTIVESOCKET) == _NO_SOCKET
+        ]
+        if self._resolving:
+            self._look_again(min(paused * 2, _LONGEST_LOOK))
+
+    def _perform(self) -> None:
         try:
-            self._multi.socket_action(fd, events)
+            self._multi.perform()
         except pycurl.error as error:
             # What is wrong with one transfer, its own message says; with all of them, their deadlines.
             log.debug("libcurl: %s", error)
+        self._collect()
+        for handle, upload in self._uploads.items():
+            if upload.goes_on(handle):
+                self._run_soon()
 
     def _collect(self) -> None:
         queued = 1
@@ -184,6 +188,8 @@ class CurlLoop:
         finished = self._finished.pop(handle, None)
         if finished is not None:
             self._multi.remove_handle(handle)
+            if self._uploads:
+                self._uploads.pop(handle, None)
             finished(code, message)
             if not self._finished:
                 self._used_at = self._loop.time()
@@ -200,8 +206,6 @@ class CurlLoop:
                 self._keeping = self._loop.call_later(_KEEP_SECONDS - idle, self._on_kept)
             return
         self._multi.close()
-        self._kept.update(self._watched)
-        self._renew()
         self._multi = self._begin(self._connections)
 
     def _wake_after(self, milliseconds: int) -> None:
@@ -219,3 +223,34 @@ class CurlLoop:
             self._timer = self._loop.call_at(self._due, self._on_timer)
         else:
             self._run_due()
+
+
+class _Upload:
+    """A body that is sent in pieces, as long as it isn't sent.
+
+    After a piece libcurl lets others have their turn. Its socket has nothing new to tell then, for it never
+    stopped taking; only when it did, it tells that it takes more.
+
+    Args:
+        size: of the body, bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._sent = 0
+        self._still = 0
+
+    def goes_on(self, handle: pycurl.Curl) -> bool:
+        """Whether libcurl may be able to send more at once.
+
+        Args:
+            handle: of its transfer.
+        """
+        sent = handle.getinfo(pycurl.SIZE_UPLOAD_T)
+        if sent > self._sent:
+            self._sent, self._still = sent, 0
+        else:
+            self._still += 1
+        # The number is of what libcurl has taken up, a buffer ahead of what the socket took: once without
+        # progress means little.
+        return 0 < sent < self._size and self._still < _STILL

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from pathlib import Path
 
 import pycurl
@@ -17,7 +16,6 @@ from keepline.destinations.masking import KEPT_BYTES, excerpt
 _LONGEST_BODY = 8 * 1024 * 1024
 _LONGEST_CONNECT_MS = 10_000
 _GZIP_LEVEL = 1
-_MOST_HEADERS = 100
 _LARGE = 64 * 1024
 _PLAIN = {status: Answer(status=status) for status in range(200, 300)}
 """Nobody looks into the body of an answer that all went well, so one object stands for them all."""
@@ -67,11 +65,10 @@ class _Request:
         self._idle = idle
         self._event = 0
         self._milliseconds = 0
-        self._large = False
+        self._size = 0
         self._again = False
         self._body = bytearray()
         self._received = 0
-        self._headers: deque[bytes] = deque(maxlen=_MOST_HEADERS)
         self._handle = handle = pycurl.Curl()
         handle.setopt(pycurl.URL, endpoint.url)
         handle.setopt(pycurl.POST, 1)
@@ -84,9 +81,8 @@ class _Request:
         # An empty Expect header spares the round trip that libcurl makes for larger bodies.
         handle.setopt(pycurl.HTTPHEADER, [*map(_header, endpoint.headers.items()), b"Expect:"])
         handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
-        # Kept as they come, without a line of Python for each, and looked through for answers that say no.
-        handle.setopt(pycurl.HEADERFUNCTION, self._headers.append)
         handle.setopt(pycurl.TCP_NODELAY, 1)
+        handle.setopt(pycurl.SOCKOPTFUNCTION, curl.watch)
         if not endpoint.verify:
             handle.setopt(pycurl.SSL_VERIFYPEER, 0)
             handle.setopt(pycurl.SSL_VERIFYHOST, 0)
@@ -102,10 +98,10 @@ class _Request:
         """Post an event."""
         self._event = one.event
         body = igzip.compress(one.body, compresslevel=_GZIP_LEVEL) if self._endpoint.gzip else one.body
-        self._large = len(body) > _LARGE
+        self._size = len(body)
         self._handle.setopt(pycurl.POSTFIELDS, body)
         self._limit(int(one.deadline * 1000))
-        self._curl.start(self._handle, self._finished)
+        self._curl.start(self._handle, self._size, self._finished)
 
     def close(self) -> None:
         """Drop what is under way."""
@@ -130,11 +126,10 @@ class _Request:
         if self._again:
             self._again = False
             self._handle.setopt(pycurl.FRESH_CONNECT, 0)
-        self._headers.clear()
         if self._received:
             self._received = 0
             self._body.clear()
-        if self._large:
+        if self._size > _LARGE:
             # libcurl holds on to it until there is another.
             self._handle.setopt(pycurl.POSTFIELDS, b"")
         self._idle.append(self)
@@ -150,7 +145,7 @@ class _Request:
         self._again = True
         self._limit(self._milliseconds - int(self._handle.getinfo(pycurl.TOTAL_TIME) * 1000))
         self._handle.setopt(pycurl.FRESH_CONNECT, 1)
-        self._curl.start(self._handle, self._finished)
+        self._curl.start(self._handle, self._size, self._finished)
 
     def _answer(self, status: int, code: int, message: str) -> Answer:
         # A 2xx counts once it is there as a whole; a destination that dies in the middle of it may not have
@@ -168,11 +163,9 @@ class _Request:
         return Answer(error=excerpt(what, secrets), timed_out=code == pycurl.E_OPERATION_TIMEDOUT)
 
     def _retry_after(self) -> str:
-        for line in reversed(self._headers):
-            name, _, value = line.partition(b":")
-            if name.strip().lower() == b"retry-after":
-                return value.strip().decode("latin-1")
-        return ""
+        # libcurl reads both seconds and dates, and gives 0 for none and for what makes no sense.
+        seconds = self._handle.getinfo(pycurl.RETRY_AFTER)
+        return str(seconds) if seconds > 0 else ""
 
     def _on_body(self, data: bytes) -> int:
         self._received += len(data)

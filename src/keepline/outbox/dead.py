@@ -12,11 +12,19 @@ from keepline.outbox.delivery import DeliveryState
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.selection import Selection, clause
 from keepline.outbox.snapshot import snapshot
+from keepline.outbox.sqlite import reading
 
 _COLUMNS = (
     "event.id, status, answer, attempts, first_at, ended_at, appended_at, event_type, run_key, "
     "job_namespace, job_name"
 )
+# Of one destination, from the index of its dead letters. Those of its newest events are looked at: what is
+# given up is new, or not much older.
+_SINCE = (
+    "SELECT count(*) FROM (SELECT ended_at FROM delivery WHERE destination = ? AND state = 2 "
+    "ORDER BY event DESC LIMIT ?) WHERE ended_at >= ?"
+)
+_LOOKED_AT = 10_000
 DEAD = frozenset({DeliveryState.DEAD})
 
 
@@ -86,6 +94,28 @@ def dead_letters(
             found += [_letter(name, row) for row in cast("list[tuple[Any, ...]]", rows)]
     found.sort(key=lambda one: (-one.event, one.destination))
     return found[:limit], total
+
+
+def dead_since(files: OutboxFiles, since: float) -> int:
+    """How many deliveries to configured destinations were given up since some time; quick.
+
+    Args:
+        files: the outbox.
+        since: s since 1970.
+
+    Returns:
+        those among the dead letters of each destination's 10,000 newest events that have any.
+
+    Raises:
+        OutboxUnavailable: the ledger can't be read.
+        OutboxLocked: another process holds it.
+        OutboxDamaged: it isn't a ledger.
+    """
+    with reading(files) as db:
+        if db is None:
+            return 0
+        active = db.execute("SELECT id FROM destination WHERE active = 1 AND dead > 0").fetchall()
+        return sum(int(db.execute(_SINCE, (one, _LOOKED_AT, since)).get) for (one,) in active)
 
 
 def _named(db: apsw.Connection, destinations: Iterable[str] | None) -> list[tuple[int, str]]:

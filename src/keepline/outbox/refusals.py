@@ -47,6 +47,15 @@ def total(files: OutboxFiles) -> int:
         file.close()
 
 
+def last(files: OutboxFiles) -> float | None:
+    """When this outbox has refused an append for the last time, s since 1970; ``None`` for never."""
+    # Nothing else writes to the file, but for what prepare() does where the count is 0.
+    try:
+        return files.refused.stat().st_mtime if total(files) else None
+    except OSError:
+        return None
+
+
 def _read(fd: int) -> int:
     data = os.pread(fd, _COUNT.size, 0)
     return int(_COUNT.unpack(data)[0]) if len(data) == _COUNT.size else 0

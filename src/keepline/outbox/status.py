@@ -10,7 +10,8 @@ from typing import Any, cast
 import apsw
 
 from keepline.outbox import refusals
-from keepline.outbox.batch import backlog, read
+from keepline.outbox.backlog import measure
+from keepline.outbox.batch import read
 from keepline.outbox.files import OutboxFiles, unavailable
 from keepline.outbox.room import bytes_used
 from keepline.outbox.schema import version
@@ -66,6 +67,7 @@ class OutboxStatus:
         bytes_on_disk: of journal, archive and ledger.
         commands: commands in the journal that no relay has applied yet.
         damaged: names of the files that were set aside because they can't be read.
+        estimated: whether ``waiting`` is an estimate.
     """
 
     destinations: tuple[DestinationStatus, ...]
@@ -75,6 +77,7 @@ class OutboxStatus:
     bytes_on_disk: int
     commands: int = 0
     damaged: tuple[str, ...] = ()
+    estimated: bool = False
 
     @property
     def settled(self) -> bool:
@@ -84,7 +87,7 @@ class OutboxStatus:
         )
 
 
-def read_status(files: OutboxFiles) -> OutboxStatus:
+def read_status(files: OutboxFiles, *, most: int | None = None) -> OutboxStatus:
     """Look at an outbox; one that isn't there yet is empty.
 
     What was appended before the call is counted, as waiting, pending or ended. While a relay takes events in,
@@ -92,6 +95,8 @@ def read_status(files: OutboxFiles) -> OutboxStatus:
 
     Args:
         files: the outbox.
+        most: how many events that wait to be taken in are counted before the rest is estimated by its size,
+            for who can't wait long; ``None`` for all.
 
     Raises:
         OutboxUnavailable: it can't be read.
@@ -102,7 +107,7 @@ def read_status(files: OutboxFiles) -> OutboxStatus:
         # A segment can be deleted between the looks at the ledger and at the journal, which hides its events:
         # the ledger got them after we had looked.
         numbers = segment_numbers(files)
-        status = _look(files, numbers)
+        status = _look(files, numbers, most)
         missed = len(set(numbers) - set(segment_numbers(files)))
         if not missed:
             return status
@@ -145,32 +150,26 @@ def _unplaced(connection: apsw.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM unplaced").get) if known else 0
 
 
-def _look(files: OutboxFiles, numbers: list[int]) -> OutboxStatus:
+def _look(files: OutboxFiles, numbers: list[int], most: int | None) -> OutboxStatus:
     now = time.time()
     marks: dict[int, int] = {}
     destinations: tuple[DestinationStatus, ...] = ()
-    waiting = commands = 0
+    unplaced = 0
     with reading(files) as connection:
         if connection is not None:
             marks = _marks(connection)
             destinations = tuple(_destinations(connection, now))
-            waiting = _unplaced(connection)
-    oldest: float | None = None
-    for number in numbers:
-        for entry in backlog(files, number, marks.get(number, 0)):
-            if entry.is_command:
-                commands += 1
-                continue
-            waiting += 1
-            oldest = entry.appended_at if oldest is None else min(oldest, entry.appended_at)
+            unplaced = _unplaced(connection)
+    backlog = measure(files, numbers, marks, most)
     return OutboxStatus(
         destinations=destinations,
-        waiting=waiting,
-        waiting_age=None if oldest is None else max(now - oldest / 1e9, 0.0),
+        waiting=unplaced + backlog.events,
+        waiting_age=None if backlog.oldest is None else max(now - backlog.oldest / 1e9, 0.0),
         refused=refusals.total(files),
         bytes_on_disk=bytes_used(files),
-        commands=commands,
+        commands=backlog.commands,
         damaged=_damaged(files),
+        estimated=backlog.estimated,
     )
 
 

@@ -33,6 +33,7 @@ class Idleness:
         self._timer: asyncio.TimerHandle | None = None
         self._asked: list[Future[bool]] = []
         self._waiters: list[Future[bool]] = []
+        self._calls: list[Callable[[], None]] = []
 
     def wait(self, timeout: float) -> bool:
         """Wait, on another thread, until all that was appended before has ended.
@@ -57,9 +58,16 @@ class Idleness:
         self._waiters.append(waiter)
         self._ring()
 
+    def once(self, call: Callable[[], None]) -> None:
+        """Have something called, on the loop, when all that was appended before has ended."""
+        self._calls.append(call)
+        self._ring()
+
     def tell(self, idle: bool) -> None:
         """Take note of whether there is anything to do."""
         if idle:
+            while self._calls:
+                self._calls.pop()()
             while self._waiters:
                 self._waiters.pop().set_result(True)
         if idle and self._timer is None and self._lasted is not None:

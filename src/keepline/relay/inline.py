@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotInTime
 from pathlib import Path
 
 from keepline.config import Settings
@@ -64,17 +65,21 @@ class InlineRelay:
         if self._used:
             self.stop(self._settings.tuning.exit_timeout)
 
+    def own(self) -> None:
+        """In a forked child, begin anew: what it emits and finds is its own to deliver."""
+        if self._pid != os.getpid():
+            # What the parent's relay holds is the parent's. It is kept, never used or closed: to close its
+            # connections here would end them there.
+            self._left_alone.append(self._relay)
+            self._begin()
+
     def ensure(self, *, now: bool) -> None:
         """See to it that a relay lives; a failure is logged, since the events are safe in the outbox.
 
         Args:
             now: look at once, because another process's relay can have ended.
         """
-        if self._pid != os.getpid():
-            # What the parent's relay holds is the parent's. It is kept, never used or closed: to close its
-            # connections here would end them there.
-            self._left_alone.append(self._relay)
-            self._begin()
+        self.own()
         self._used = True
         if self._thread is not None and self._thread.is_alive():
             return
@@ -124,11 +129,13 @@ class InlineRelay:
         if self._seldom.due():
             log.warning("keepline can't deliver from this process; events wait in the outbox: %s", error)
 
-    def stop(self, timeout: float) -> bool:
+    def stop(self, timeout: float, *, within: float | None = None) -> bool:
         """Deliver what waits, then end the thread; what is left stays in the outbox.
 
         Args:
             timeout: longest wait for deliveries, seconds; negative for no bound.
+            within: longest wait after that for requests under way; ``None`` for the setting
+                ``stop_timeout``.
 
         Returns:
             whether everything that was appended has ended.
@@ -142,11 +149,16 @@ class InlineRelay:
             self.ensure(now=True)
         if self._thread is None:
             return False
-        relay = self._relay.result()
-        delivered = relay is not None and relay.wait_idle(timeout)
+        deadline = time.monotonic() + timeout
+        try:
+            relay = self._relay.result(timeout if timeout >= 0 else None)
+        except NotInTime:
+            return False  # It is still opening the outbox; nothing was tried.
+        left = max(deadline - time.monotonic(), 0.0) if timeout >= 0 else -1.0
+        delivered = relay is not None and relay.wait_idle(left)
         if relay is not None:
-            relay.stop()
-        self._thread.join(self._settings.tuning.stop_timeout + 1.0)
+            relay.stop(within)
+        self._thread.join((self._settings.tuning.stop_timeout if within is None else within) + 1.0)
         if not self._thread.is_alive():
             self._thread = None
         self._next_look = 0.0

@@ -155,6 +155,15 @@ def reap() -> None:
             log.warning("keepline's relay could not be started (exit status %d); its log says why", code)
 
 
+def reap_too(pid: int) -> None:
+    """Have :func:`reap` collect the exit status of another child of this process, which ends with 0.
+
+    Args:
+        pid: its number.
+    """
+    _launched.append(pid)
+
+
 def launched() -> bool:
     """Whether there is anything to :func:`reap`."""
     return bool(_launched)

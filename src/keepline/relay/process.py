@@ -31,6 +31,7 @@ def serve(
     ends_when_idle: bool,
     ready: Callable[[], None],
     foreground: bool = False,
+    drain: float = 0.0,
 ) -> None:
     """Run a relay in this process's main thread until it is told to end by SIGTERM or SIGINT.
 
@@ -40,6 +41,7 @@ def serve(
         ends_when_idle: whether it ends by itself.
         ready: called when it is about to deliver.
         foreground: whether somebody runs it, and would have to restart it.
+        drain: seconds that the first signal leaves to deliver what waits.
 
     Raises:
         OutboxError: the outbox can't be opened.
@@ -52,7 +54,7 @@ def serve(
         from keepline.relay.relay import Relay
 
         relay = Relay(settings, lock, ends_when_idle=ends_when_idle)
-        relay.call_on_signal((signal.SIGTERM, signal.SIGINT))
+        relay.call_on_signal((signal.SIGTERM, signal.SIGINT), drain=drain)
         ready()
         relay.run()
     finally:

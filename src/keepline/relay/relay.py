@@ -58,6 +58,7 @@ class Relay:
         self._lock = lock
         self._failed: BaseException | None = None
         self._stopping = False
+        self._draining = False
         self._ended: list[Ended] = []
         self._tried: dict[tuple[int, int], Tried] = {}
         self._settling: asyncio.Handle | None = None
@@ -125,10 +126,14 @@ class Relay:
         if self._failed is not None:
             raise RelayError(f"the relay of {self._files.folder} ends: {self._failed}") from self._failed
 
-    def stop(self) -> None:
-        """Ask the relay to end, from any thread: no new tries, then a bounded wait for those under way."""
+    def stop(self, within: float | None = None) -> None:
+        """Ask the relay to end, from any thread: no new tries, then a bounded wait for those under way.
+
+        Args:
+            within: longest wait, seconds; ``None`` for the setting ``stop_timeout``.
+        """
         try:
-            self._loop.call_soon_threadsafe(self._on_stop)
+            self._loop.call_soon_threadsafe(self._on_stop, within)
         except RuntimeError:
             return  # It has ended already.
 
@@ -143,12 +148,23 @@ class Relay:
         """
         return self._idleness.wait(timeout)
 
-    def call_on_signal(self, signals: tuple[int, ...]) -> None:
-        """End on these signals; only in a main thread."""
-        for number in signals:
-            self._loop.add_signal_handler(number, self._on_signal)
+    def call_on_signal(self, signals: tuple[int, ...], *, drain: float = 0.0) -> None:
+        """End on these signals; only in a main thread.
 
-    def _on_signal(self) -> None:
+        Args:
+            signals: which.
+            drain: seconds that the first of them leaves to deliver what waits; the next one ends it.
+        """
+        for number in signals:
+            self._loop.add_signal_handler(number, self._on_signal, drain)
+
+    def _on_signal(self, drain: float) -> None:
+        if drain and not self._draining:
+            self._draining = True
+            log.info("the relay has been told to end, and delivers what waits for at most %g s", drain)
+            self._loop.call_later(drain, self._on_stop)
+            self._idleness.once(self._on_stop)
+            return
         log.info("the relay has been told to end")
         self._on_stop()
 
@@ -302,12 +318,12 @@ class Relay:
         self._ledger.close()
         self._lock.release()
 
-    def _on_stop(self) -> None:
+    def _on_stop(self, within: float | None = None) -> None:
         if self._stopping:
             return
         self._stopping = True
         self._lanes.hold(True)
-        self._loop.call_later(self._tuning.stop_timeout, self._loop.stop)
+        self._loop.call_later(self._tuning.stop_timeout if within is None else within, self._loop.stop)
         self._settle_soon()
 
     def _mark_the_rest(self) -> None:

@@ -1,0 +1,1 @@
+"""Helpers, by what they help with."""
