@@ -170,9 +170,11 @@ class Pool:
         frame = pack(method, arguments, time.time())
         with self._lock:
             spool, manager = self._running()
-            manager.prepare()
-            spool.append(frame)
-            manager.tell()
+            look = manager.prepare()
+            try:
+                spool.append(frame)
+            finally:  # a worker that was forked in vain is to be looked after, too
+                manager.tell(look=look)
             if manager.ended:  # in the middle of this: it failed, or a signal handler has stopped it
                 manager.workers.close()
             if self._stopped:
@@ -195,8 +197,7 @@ class Pool:
             try:
                 return adopt(self._folder(), spool)
             finally:
-                manager.prepare(0)
-                manager.tell()
+                manager.tell(look=manager.prepare(0))
 
     def stop(self, timeout: float) -> int:
         """Stop, in the order that the module describes; takes at most a second more than the timeout.

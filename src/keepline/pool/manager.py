@@ -72,23 +72,30 @@ class Manager:
         self._runners: list[threading.Thread | None] = []  # the first one counts, None if it was never to run
         self._beginning = False
 
-    def prepare(self, calls: int = 1) -> None:
+    def prepare(self, calls: int = 1) -> bool:
         """Have a worker for calls about to be submitted. For the thread that submits.
 
         Args:
             calls: how many, beside those that wait.
 
+        Returns:
+            whether the manager has to see to it when they are there, for tell().
+
         Raises:
             PoolError: no thread is to be had.
         """
         self._begin()
-        if self.workers.provide(calls):
-            self._ring()
+        return self.workers.provide(calls)
 
-    def tell(self) -> None:
-        """Have it seen that a call was submitted. For the thread that did."""
+    def tell(self, *, look: bool) -> None:
+        """Have it seen that calls were submitted. For the thread that did.
+
+        Args:
+            look: what prepare() said.
+        """
         self.workers.ring()
-        if not self.workers.watching:
+        # Only now: had it looked before, it wouldn't have seen that there is no worker for them.
+        if look or not self.workers.watching:
             self._ring()
 
     def _begin(self) -> None:

@@ -91,7 +91,7 @@ class Workers:
             calls: how many, beside those that wait.
 
         Returns:
-            whether the manager should see to it.
+            whether the manager should see to it, when the calls are there.
         """
         if len(self._workers) >= self._settings.workers or time.monotonic() < self._start_at:
             return False
