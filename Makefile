@@ -4,7 +4,7 @@ DEV := .venv/dev/bin
 SETUP = @$(PYTHON) tools/setup_env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench matrix provider-tests test check lint types unit clean setup
+.PHONY: help demo bench matrix parity executors provider-tests test check lint types unit clean setup
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,6 +21,10 @@ bench:  ## Keepline beside its peers, about 10 minutes; writes bench/RESULTS.md 
 matrix:  ## a live Airflow with each provider in constraints/, about 15 minutes; writes docs/matrix.md
 	@$(PYTHON) tools/matrix.py
 
+parity:  ## the same DAGs on live Airflows without Keepline and with it, the events compared; writes parity/RESULTS.md
+	$(SETUP) dev airflow-2.11.2 airflow-3.3.2
+	@$(DEV)/python -m parity
+
 test: lint types  ## everything: lint, types, unit, integration, acceptance (live Airflow 3.3.2 and 2.11.2)
 	$(SETUP) airflow-3.3.2 airflow-2.11.2
 	@$(PYTHON) tools/have_nginx.py
@@ -28,7 +32,12 @@ test: lint types  ## everything: lint, types, unit, integration, acceptance (liv
 	$(DEV)/coverage run --branch --parallel-mode --source=keepline -m pytest tests/unit tests/integration
 	$(DEV)/coverage combine --quiet
 	$(DEV)/coverage report --skip-covered
-	$(DEV)/python -m pytest tests/acceptance
+	$(DEV)/python -m pytest -m "not heavy" tests/acceptance
+
+executors:  ## every executor, sidecars, and how long Airflow's processes take to stop, 15 minutes (PostgreSQL 15)
+	$(SETUP) dev airflow-3.3.2 airflow-2.11.2 airflow-3.3.2-celery airflow-2.11.2-celery
+	@$(PYTHON) tools/have_postgres.py
+	$(DEV)/python -m pytest -s tests/acceptance/test_executors.py tests/acceptance/test_containers.py tests/acceptance/test_stopping.py
 
 check: lint types unit  ## what is quick: lint, types, unit tests
 
@@ -54,4 +63,4 @@ setup:  ## the environments, without running anything
 
 clean:  ## remove environments, tools and caches
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist
-	find src tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests tools bench parity -name __pycache__ -type d -prune -exec rm -rf {} +
