@@ -181,7 +181,7 @@ def test_a_thread_keeps_to_its_rules(airflow: Airflow):
     whats = ["overtaken", "crowd", "context", *(["session"] if airflow.is_2 else [])]
     outcomes = airflow.variants("emitters", {what: ([what], {TIMEOUT: "1"}) for what in whats})
 
-    assert outcomes["overtaken"].result == ["COMPLETE", "of another thread"]
+    assert outcomes["overtaken"].result == ["COMPLETE", "START of another", "of another thread"]
     (line,) = outcomes["overtaken"].lines("a later event of the task was emitted before it")
     assert "no impact on task status" in line
 

@@ -40,6 +40,7 @@ _TIMEOUT = 10.0  # seconds, the provider's own default
 _MOST_GIVEN_UP = 4  # that may live on in a process: a task's, and the scheduler's on Airflow 2
 _numbers = itertools.count(1)
 _given_up: list[Emitter] = []
+_latest: dict[object, int] = {}  # number of the latest that has come to emitting an event of a run
 
 
 class Emitter(threading.Thread):
@@ -49,8 +50,6 @@ class Emitter(threading.Thread):
         emit: extracts and emits, and may raise anything.
         name: of the provider's function, for the log.
     """
-
-    last_emitted = 0  # of all of them, the number of the latest that has come to emitting
 
     def __init__(self, emit: Callable[[], object], name: str) -> None:
         # A daemon, or a process that ends as others do, not by os._exit(), would wait for it.
@@ -77,7 +76,7 @@ class Emitter(threading.Thread):
                 settings.Session.remove()
 
 
-def in_turn(emit: Callable[..., Any]) -> Callable[..., Any]:
+def in_turn(emit: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Have an adapter's method emit nothing that was overtaken.
 
     Args:
@@ -85,13 +84,14 @@ def in_turn(emit: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(emit)
-    def emit_in_turn(*args: Any, **kwargs: Any) -> Any:
+    def emit_in_turn(event: Any) -> Any:
         emitter = threading.current_thread()
         if isinstance(emitter, Emitter):
-            if emitter.number < Emitter.last_emitted:
+            run = event.run.runId
+            if emitter.number < _latest.get(run, 0):
                 raise EmissionGivenUp("it took so long that a later event of the task was emitted before it")
-            Emitter.last_emitted = emitter.number
-        return emit(*args, **kwargs)
+            _latest[run] = emitter.number
+        return emit(event)
 
     return emit_in_turn
 
@@ -113,6 +113,8 @@ def emit(callable_: Callable[[], object], name: str) -> None:
         BaseException: what ends the task while it waits, as a time limit or SIGTERM does.
     """
     _given_up[:] = [one for one in _given_up if one.is_alive()]
+    if not _given_up:
+        _latest.clear()  # nobody is left who could be overtaken
     if len(_given_up) >= _MOST_GIVEN_UP:
         raise EmissionGivenUp(f"{len(_given_up)} extractions before it haven't come to an end")
     _keep_session()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from probe import argument, give, run
@@ -30,20 +31,25 @@ def wait_for_emitters() -> None:
 
 
 def overtaken() -> list[str]:
-    """An earlier event that is ready after a later one."""
+    """Earlier events that are ready after a later one of one of their runs."""
     from keepline.airflow import tasks
 
     emitted: list[str] = []
-    adapter_emit = tasks.in_turn(emitted.append)
+    adapter_emit = tasks.in_turn(lambda event: emitted.append(event.name))
+
+    def event(name: str, run: str) -> Any:
+        return SimpleNamespace(name=name, run=SimpleNamespace(runId=run))
 
     def complete() -> None:
-        adapter_emit("COMPLETE")
+        adapter_emit(event("COMPLETE", "one"))
         GO.set()
 
-    tasks.emit(lambda: GO.wait(60) and adapter_emit("START"), "on_running")
+    for one in ("one", "another"):
+        start = event(f"START of {one}", one)
+        tasks.emit(lambda start=start: GO.wait(60) and adapter_emit(start), "on_running")
     tasks.emit(complete, "on_success")
     wait_for_emitters()
-    adapter_emit("of another thread")
+    adapter_emit(event("of another thread", "one"))
     return emitted
 
 

@@ -93,6 +93,8 @@ def run_3(file: Path, task_id: str) -> dict[str, Any]:
 
 
 def context() -> dict[str, Any]:
+    from airflow.sdk.api.datamodels._generated import DagRun
+
     run = {
         "dag_id": "tasks",
         "run_id": RUN,
@@ -107,6 +109,7 @@ def context() -> dict[str, Any]:
         "partition_key": None,
         "consumed_asset_events": [],
     }
+    run = {key: value for key, value in run.items() if key in DagRun.model_fields}  # each version has others
     return {"dag_run": run, "max_tries": 0, "should_retry": False, "task_reschedule_count": 0}
 
 
