@@ -4,7 +4,7 @@ DEV := .venv/dev/bin
 SETUP = @$(PYTHON) tools/setup_env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench matrix provider-tests test check lint types unit clean setup
+.PHONY: help demo bench matrix provider-tests reconcile test check lint types unit clean setup
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,6 +20,10 @@ bench:  ## Keepline beside its peers, about 10 minutes; writes bench/RESULTS.md 
 
 matrix:  ## a live Airflow with each provider in constraints/, about 15 minutes; writes docs/matrix.md
 	@$(PYTHON) tools/matrix.py
+
+reconcile:  ## 100 DAG runs whose scheduler is killed ten times, then reconciled; about 5 minutes, prints its figures
+	$(SETUP) dev airflow-3.3.2
+	RECONCILE_RUNS=100 RECONCILE_KILLS=10 $(DEV)/python -m pytest -q -s tests/acceptance/test_reconcile.py -k kills
 
 test: lint types  ## everything: lint, types, unit, integration, acceptance (live Airflow 3.3.2 and 2.11.2)
 	$(SETUP) airflow-3.3.2 airflow-2.11.2
