@@ -71,7 +71,8 @@ def ended(live: Live) -> Iterator[Ended]:
                 # One that was killed on its way to a process has what is left of the one before.
                 "AND NOT EXISTS (SELECT 1 FROM task_instance_history AS before "
                 "WHERE before.dag_id = ti.dag_id AND before.run_id = ti.run_id "
-                "AND before.task_id = ti.task_id AND before.map_index = ti.map_index AND before.start_date = ti.start_date "
+                "AND before.task_id = ti.task_id AND before.map_index = ti.map_index "
+                "AND before.start_date = ti.start_date "
                 "AND before.try_number < ti.try_number)"
             ):
                 yield Ended(f"{dag_id}.{task_id}", run_id(at, dag_id, task_id, number, map_index))
