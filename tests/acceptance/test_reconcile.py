@@ -98,6 +98,8 @@ def prepared(make: MakeLive, version: str) -> Live:
     live.sandbox.env.update(
         # Its processes find these sources.
         PYTHONPATH=str(ROOT / "src"),
+        # What is left in the spool when nobody is there any more to emit it counts as under way.
+        AIRFLOW__KEEPLINE__STOP_TIMEOUT="90",
         # Tasks of a scheduler that was killed are soon the next one's.
         AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC="1",
         AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD="8",
@@ -184,7 +186,7 @@ def test_after_kills_of_the_scheduler_each_run_gets_its_start_and_its_end(
     one.sandbox.start_scheduler()
     wait_until(lambda: all_ended(one, created), 1200, "the end of all runs")
     # Whatever its workers have in hand is in the outbox when it has ended.
-    one.sandbox.terminate_scheduler(60)
+    one.sandbox.terminate_scheduler(120)
 
     runs = list(ended(one))
     lacking = max(len(incomplete(destination, runs)) for destination in one.destinations)
@@ -220,7 +222,7 @@ def test_what_no_hook_told_of_and_what_a_full_disk_refused_is_reconciled(
         one.sandbox.create_runs("runs_only", 4, prefix="off")
         one.sandbox.create_runs("one_task", 1, prefix="off")
         wait_until(lambda: all_ended(one, 5), 120, "the end of runs without OpenLineage")
-        one.sandbox.terminate_scheduler(60)
+        one.sandbox.terminate_scheduler(120)
 
         del one.sandbox.env["AIRFLOW__OPENLINEAGE__DISABLED"]
         one.sandbox.start_scheduler()
@@ -230,7 +232,7 @@ def test_what_no_hook_told_of_and_what_a_full_disk_refused_is_reconciled(
         filler = fill(disk)
         one.sandbox.create_runs("runs_only", 3, prefix="full")
         wait_until(lambda: all_ended(one, 10), 120, "the end of runs on a full disk")
-        one.sandbox.terminate_scheduler(60)
+        one.sandbox.terminate_scheduler(120)
         filler.unlink()
         assert one.status().refused > 0
 
