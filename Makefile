@@ -4,7 +4,7 @@ DEV := .venv/dev/bin
 SETUP = @$(PYTHON) tools/setup_env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench matrix parity executors provider-tests test check lint types unit clean setup
+.PHONY: help demo bench matrix parity executors reconcile provider-tests test check lint types unit clean setup
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,6 +24,10 @@ matrix:  ## a live Airflow with each provider in constraints/, about 15 minutes;
 parity:  ## the same DAGs on live Airflows without Keepline and with it, the events compared; writes parity/RESULTS.md
 	$(SETUP) dev airflow-2.11.2 airflow-3.3.2
 	@$(DEV)/python -m parity
+
+reconcile:  ## 100 DAG runs whose scheduler is killed ten times, then reconciled; about 5 minutes, prints its figures
+	$(SETUP) dev airflow-3.3.2
+	RECONCILE_RUNS=100 RECONCILE_KILLS=10 $(DEV)/python -m pytest -q -s tests/acceptance/test_reconcile.py -k kills
 
 test: lint types  ## everything: lint, types, unit, integration, acceptance (live Airflow 3.3.2 and 2.11.2)
 	$(SETUP) airflow-3.3.2 airflow-2.11.2

@@ -371,3 +371,18 @@ def test_the_process_beside_a_scheduler_emits_what_was_due_before_that_started(w
     assert Counter(job for job, _ in world.jobs()) == {"other": 1, "many": 2, "many.success": 2}
     world.airflow.command(*command)
     assert world.jobs().total() == 5
+
+
+def test_what_waits_in_the_spool_of_the_pool_is_not_missing(world: World) -> None:
+    set_run(world, "many", "running", end=None)
+    set_run(world, "chosen", "running", end=None)
+    date = "execution_date" if world.airflow.is_2 else "logical_date"
+    with closing(sqlite3.connect(world.database)) as database:
+        row = database.execute(f"SELECT {date}, clear_number FROM dag_run WHERE dag_id = 'many'").fetchone()
+    spools = world.outbox.folder / "spool"
+    world.airflow.script("reconcile_spool", str(spools), [["many", f"{row[0]}+00:00", row[1]]])
+    done = world.reconcile()
+    assert (done["dags"], done["under_way"]) == ({"chosen": {"START": 1}}, 1)
+    shutil.rmtree(spools)
+    done = world.reconcile()
+    assert (done["dags"], done["under_way"]) == ({"many": {"START": 1}}, 0)

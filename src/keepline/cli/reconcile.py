@@ -148,6 +148,10 @@ def _show(report: Report) -> None:
         again = f", {report.repeated} of them again, to stand behind a START" if report.repeated else ""
         verb = "would be emitted" if report.dry_run else "emitted"
         click.echo(f"{verb}: {several(report.emitted, 'event')}{again}")
+    if report.under_way:
+        click.echo(
+            f"left alone: {several(report.under_way, 'run')} with an event under way in the pool's spool"
+        )
     if report.gone:
         click.echo(f"left alone: {_tries(report.gone)} whose task no DAG has any more")
     for failure in report.failures:

@@ -16,7 +16,8 @@ from airflow.providers.openlineage.utils.selective_enable import (
 from sqlalchemy.orm import Session
 
 _KEPT = 16
-# What the provider asks every task for, and mapped ones of Airflow 3's database don't have.
+# What the provider asks every task for, and mapped ones of Airflow 3's database don't have, or lose.
+_CLASS = ("_task_module", "_task_type")
 _DOCUMENTATION = ("doc", "doc_md", "doc_json", "doc_yaml", "doc_rst")
 
 _Dag = Any
@@ -138,9 +139,13 @@ def as_run(task: Any) -> Any:
     """
     if not getattr(task, "is_mapped", False):
         return task
-    # Airflow 2 makes what looks like the operator. Airflow 3 keeps that to the task's process.
+    # Airflow up to 3.0 makes what looks like the operator. Later ones keep that to the task's process.
     with suppress(Exception):
-        return task.unmap(None)
+        found = task.unmap(None)
+        for name in _CLASS:
+            if not hasattr(found, name):
+                setattr(found, name, getattr(task, name))
+        return found
     given = getattr(task, "partial_kwargs", {})
     for name in _DOCUMENTATION:
         if not hasattr(task, name):

@@ -13,6 +13,7 @@ from keepline.airflow.reconcile import database
 from keepline.airflow.reconcile.emitting import Emitter
 from keepline.airflow.reconcile.range import GRACE, window_for
 from keepline.airflow.reconcile.report import Report
+from keepline.airflow.reconcile.under_way import under_way
 from keepline.airflow.reconcile.work import Work
 from keepline.errors import OutboxUnavailable, ReconcileError
 from keepline.outbox.files import OutboxFiles
@@ -105,8 +106,10 @@ def reconcile(
         report = Report(request.dry_run, window.since, window.until)
         emitter = Emitter()
         try:
+            # Before the outbox is looked at, where they go.
+            waiting = under_way(configuration.spool_folder())
             with KnownRuns(files, window.since - _BEFORE) as known, database.reading() as session:
-                work = Work(session, known, window, request.dags, emitter, report)
+                work = Work(session, known, window, waiting, request.dags, emitter, report)
                 total(work.count())
                 work.run(done=done, stop=stop)
         finally:

@@ -93,6 +93,10 @@ class Loader:
         for name in _ALL_OF_A_RUN:
             if hasattr(DagRun, name):
                 set_committed_value(dag_run, name, [])
+        # What an old provider asks for where a task's process has it, and what custom facets may. Airflow's
+        # own would read more, in a session that doesn't know what is put into these objects here.
+        context = {"dag_run": dag_run, "dag": dag, "task": found.task, "ti": found, "task_instance": found}
+        found.get_template_context = lambda *args, **kwargs: context
         return found, dag_run, dag, found.task
 
     def _read(self, table: Any, **key: Any) -> Any:

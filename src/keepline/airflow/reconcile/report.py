@@ -25,6 +25,7 @@ class Report:
         emitted: events that were emitted, or would be.
         repeated: of these, those that the outbox had already.
         runs: OpenLineage runs they are of.
+        under_way: OpenLineage runs left alone since something of them waits in the pool's spool.
         gone: tries whose task is in no DAG of the database any more; nothing is emitted of them.
         failed: events that could not be built.
         failures: of some of them, which and why.
@@ -39,6 +40,7 @@ class Report:
     emitted: int = 0
     repeated: int = 0
     runs: int = 0
+    under_way: int = 0
     gone: int = 0
     failed: int = 0
     failures: list[str] = field(default_factory=list)
@@ -52,7 +54,7 @@ class Report:
         """Count an event that couldn't be built."""
         self.failed += 1
         if len(self.failures) < _EXAMPLES:
-            self.failures.append(f"{what}: {error}")
+            self.failures.append(f"{what}: {' '.join(str(error).split()) or type(error).__name__}")
 
     def by_type(self) -> Counter[str]:
         """What is missing, by type."""
@@ -77,6 +79,7 @@ class Report:
             "runs": self.runs,
             "emitted": self.emitted,
             "repeated": self.repeated,
+            "under_way": self.under_way,
             "gone": self.gone,
             "failed": self.failed,
             "failures": self.failures,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import NamedTuple
 
 from airflow.listeners.listener import get_listener_manager
@@ -20,7 +20,7 @@ from keepline.airflow.reconcile.emitting import Emitter
 from keepline.airflow.reconcile.expecting import RunRow, TryRow, due_of_run, due_of_tries
 from keepline.airflow.reconcile.loading import Loader
 from keepline.airflow.reconcile.report import Report
-from keepline.errors import ReconcileError
+from keepline.errors import OutboxError, ReconcileError
 from keepline.outbox.known import Known, KnownRuns
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class Work:
         session: to read Airflow's database with.
         known: what the outbox knows.
         window: which events are looked at.
+        under_way: OpenLineage run ids; of these runs nothing is emitted yet.
         dags: only of these; of all where it is empty.
         emitter: of events.
         report: where to count.
@@ -54,6 +55,7 @@ class Work:
         session: Session,
         known: KnownRuns,
         window: Window,
+        under_way: Container[str],
         dags: Sequence[str],
         emitter: Emitter,
         report: Report,
@@ -61,6 +63,7 @@ class Work:
         self._session = session
         self._known = known
         self._window = window
+        self._under_way = under_way
         self._only = dags
         self._emitter = emitter
         self._report = report
@@ -128,9 +131,13 @@ class Work:
         found = []
         for subject in subjects:
             decision = decide(subject.expected, known.get(subject.expected.run_id, _NONE), self._window)
-            if decision is not NOTHING and self._emits(subject):
-                self._report.decided(subject.run.dag_id, decision)
-                found.append((subject, decision))
+            if decision is NOTHING or not self._emits(subject):
+                continue
+            if subject.expected.run_id in self._under_way:
+                self._report.under_way += 1
+                continue
+            self._report.decided(subject.run.dag_id, decision)
+            found.append((subject, decision))
         return found
 
     def _emits(self, subject: _Subject) -> bool:
@@ -150,7 +157,9 @@ class Work:
                 try:
                     event = self._build(subject, one.kind)
                     self._emitter.emit(event, subject.expected, decision, one, time.time())
-                except ReconcileError as error:
+                except OutboxError:
+                    raise
+                except Exception as error:  # whatever the provider, the client or a custom facet raises
                     self._report.could_not(f"{one.kind.value} of {_named(subject)}", error)
                     continue
             self._report.emitted += 1
