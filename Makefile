@@ -4,7 +4,7 @@ DEV := .venv/dev/bin
 SETUP = @$(PYTHON) tools/setup_env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench matrix provider-tests test executors check lint types unit clean setup
+.PHONY: help demo bench matrix parity executors provider-tests test check lint types unit clean setup
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,6 +20,10 @@ bench:  ## Keepline beside its peers, about 10 minutes; writes bench/RESULTS.md 
 
 matrix:  ## a live Airflow with each provider in constraints/, about 15 minutes; writes docs/matrix.md
 	@$(PYTHON) tools/matrix.py
+
+parity:  ## the same DAGs on live Airflows without Keepline and with it, the events compared; writes parity/RESULTS.md
+	$(SETUP) dev airflow-2.11.2 airflow-3.3.2
+	@$(DEV)/python -m parity
 
 test: lint types  ## everything: lint, types, unit, integration, acceptance (live Airflow 3.3.2 and 2.11.2)
 	$(SETUP) airflow-3.3.2 airflow-2.11.2
@@ -59,4 +63,4 @@ setup:  ## the environments, without running anything
 
 clean:  ## remove environments, tools and caches
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* build dist
-	find src tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests tools bench parity -name __pycache__ -type d -prune -exec rm -rf {} +

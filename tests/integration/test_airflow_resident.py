@@ -24,3 +24,12 @@ def test_the_event_of_a_killed_worker_is_emitted_by_another(
     found = airflow.script("killed").result
     assert found == {"error": None, "same worker": False}
     assert len(destination.events) == 1
+
+
+def test_the_last_event_of_a_run_waits_for_the_commit_of_its_end_but_not_for_ever(airflow: Airflow):
+    found = airflow.script("settled").result
+    assert not found["over before the commit"]
+    assert found["over after the commit"]
+    assert found["never committed"][1] >= 0.9
+    assert found["long ago"][0] == found["no such run"][0] == 1
+    assert found["another event"][0] == 0

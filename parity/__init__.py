@@ -1,0 +1,1 @@
+"""Whether Airflow emits the same events with Keepline as without: ``make parity``."""

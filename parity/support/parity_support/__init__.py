@@ -1,0 +1,1 @@
+"""What the DAGs of the parity check import: on Airflow's path in both of its runs."""
