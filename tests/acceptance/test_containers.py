@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import psutil
 import pytest
 import yaml
@@ -186,6 +187,15 @@ def manifests() -> list[dict[str, Any]]:
     return [one for block in blocks for one in yaml.safe_load_all(block)]
 
 
+def understood(words: list[str]) -> None:
+    """See that these are a command of Keepline's, with options that it has."""
+    program, name, *rest = words
+    command = cli.get_command(click.Context(cli), name)
+    assert program == "keepline"
+    assert command is not None
+    command.make_context(name, rest)
+
+
 def test_the_pods_in_the_documentation_have_a_relay_that_shares_the_outbox_and_drains() -> None:
     pods = [one for one in manifests() if one.get("kind") == "Pod"]
     assert len(pods) == 2
@@ -207,7 +217,8 @@ def test_the_pods_in_the_documentation_have_a_relay_that_shares_the_outbox_and_d
         assert relay["restartPolicy"] == "Always"
         drain = float(relay["args"][relay["args"].index("--drain") + 1])
         assert drain < spec["terminationGracePeriodSeconds"]
-        assert cli.commands[relay["args"][0]].make_context("keepline", relay["args"][1:])
+        understood(relay["command"] + relay["args"])
+        understood(relay["livenessProbe"]["exec"]["command"])
 
 
 def test_the_compose_file_in_the_documentation_has_a_relay_that_shares_the_outbox_and_drains() -> None:
@@ -224,4 +235,5 @@ def test_the_compose_file_in_the_documentation_has_a_relay_that_shares_the_outbo
             assert service["environment"]["AIRFLOW__OPENLINEAGE__TRANSPORT"] == said
     drain = float(relay["command"][relay["command"].index("--drain") + 1])
     assert drain < float(relay["stop_grace_period"].removesuffix("s"))
-    assert cli.commands[relay["command"][0]].make_context("keepline", relay["command"][1:])
+    understood(relay["entrypoint"] + relay["command"])
+    understood(relay["healthcheck"]["test"][1:])

@@ -132,8 +132,9 @@ class Bench:
         """The process that is told to end when a task's pod or machine is."""
         assert self.stage.sandbox.postgres is not None
         query = f"SELECT pid FROM task_instance WHERE run_id = '{run}' AND task_id = 'slept'"
-        pid = int(self.stage.sandbox.postgres.rows(query)[0][0])
-        task = psutil.Process(pid)
+        rows = self.stage.sandbox.postgres.rows
+        self._until(lambda: rows(query) != [[""]])
+        task = psutil.Process(int(rows(query)[0][0]))
         self._until(lambda: any(one.name() == "sleep" for one in task.children(recursive=True)))
         # Airflow 2 has a process that watches the task's.
         return task.parent() if "task runner" in " ".join(task.cmdline()) else task
