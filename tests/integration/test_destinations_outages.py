@@ -25,6 +25,7 @@ from tests.support_relay import (
 )
 
 from keepline.demo.destination import Answer, Fault, Received, RecordingDestination
+from keepline.destinations import http
 
 pytestmark = [pytest.mark.usefixtures("environment"), pytest.mark.timeout(60)]
 
@@ -216,6 +217,14 @@ def test_pauses_grow_while_a_destination_is_out(
         assert gap >= min(0.02 * 2**number, 0.5) / 10 * 0.9
 
 
+@pytest.fixture(params=["libcurl tells", "a pycurl that has no name for it"])
+def any_pycurl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads Retry-After: libcurl, or we where pycurl can't ask it."""
+    if request.param != "libcurl tells":
+        monkeypatch.setattr(http, "_TELLS_RETRY_AFTER", False)
+
+
+@pytest.mark.usefixtures("any_pycurl")
 @pytest.mark.parametrize(("code", "as_date"), [(429, False), (503, False), (403, False), (429, True)])
 def test_retry_after_is_honoured_for_the_whole_destination(
     code: int, as_date: bool, destination: RecordingDestination, outbox: Path, deliver: Deliver
@@ -233,6 +242,7 @@ def test_retry_after_is_honoured_for_the_whole_destination(
     assert [moment - at[0] < 0.9 for moment in at] == [True] * 4 + [False] * 9
 
 
+@pytest.mark.usefixtures("any_pycurl")
 def test_a_huge_retry_after_is_capped(
     destination: RecordingDestination, outbox: Path, deliver: Deliver
 ) -> None:
@@ -244,6 +254,7 @@ def test_a_huge_retry_after_is_capped(
     assert second - first >= 0.5
 
 
+@pytest.mark.usefixtures("any_pycurl")
 @pytest.mark.parametrize("text", ["-1", "soon", "", "1e9", "Wed, 99 Foo 2026 99:99:99 GMT"])
 def test_a_retry_after_that_makes_no_sense_is_ignored(
     text: str, destination: RecordingDestination, outbox: Path, deliver: Deliver

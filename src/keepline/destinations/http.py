@@ -20,6 +20,8 @@ _LARGE = 64 * 1024
 _PLAIN = {status: Answer(status=status) for status in range(200, 300)}
 """Nobody looks into the body of an answer that all went well, so one object stands for them all."""
 
+_TELLS_RETRY_AFTER = hasattr(pycurl, "RETRY_AFTER")  # pycurl 7.46 and earlier have no name for it
+
 
 class HttpDestination:
     """Posts events to one endpoint, over a bounded number of kept connections.
@@ -42,6 +44,7 @@ class HttpDestination:
 
     def start(self, one: Try) -> None:
         """Post an event."""
+        self._asked_for = ""
         if not self._idle:
             self._requests.append(_Request(self._endpoint, self._curl, self._done, self._idle))
             self._idle.append(self._requests[-1])
@@ -69,6 +72,7 @@ class _Request:
         self._again = False
         self._body = bytearray()
         self._received = 0
+        self._asked_for = ""
         self._handle = handle = pycurl.Curl()
         handle.setopt(pycurl.URL, endpoint.url)
         handle.setopt(pycurl.POST, 1)
@@ -81,6 +85,8 @@ class _Request:
         # An empty Expect header spares the round trip that libcurl makes for larger bodies.
         handle.setopt(pycurl.HTTPHEADER, [*map(_header, endpoint.headers.items()), b"Expect:"])
         handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
+        if not _TELLS_RETRY_AFTER:
+            handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
         handle.setopt(pycurl.TCP_NODELAY, 1)
         handle.setopt(pycurl.SOCKOPTFUNCTION, curl.watch)
         if not endpoint.verify:
@@ -96,6 +102,7 @@ class _Request:
 
     def start(self, one: Try) -> None:
         """Post an event."""
+        self._asked_for = ""
         self._event = one.event
         body = igzip.compress(one.body, compresslevel=_GZIP_LEVEL) if self._endpoint.gzip else one.body
         self._size = len(body)
@@ -162,7 +169,14 @@ class _Request:
             what = f"HTTP {status}, but the answer broke off: {what}"
         return Answer(error=excerpt(what, secrets), timed_out=code == pycurl.E_OPERATION_TIMEDOUT)
 
+    def _on_header(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"retry-after":
+            self._asked_for = value.strip().decode("latin-1")
+
     def _retry_after(self) -> str:
+        if not _TELLS_RETRY_AFTER:
+            return self._asked_for
         # libcurl reads both seconds and dates, and gives 0 for none and for what makes no sense.
         seconds = self._handle.getinfo(pycurl.RETRY_AFTER)
         return str(seconds) if seconds > 0 else ""
