@@ -168,7 +168,8 @@ def test_an_id_is_derived_when_its_date_was_given(name: str, fixed: bool) -> Non
 
 def test_each_dag_has_a_verdict_for_both_legs() -> None:
     upstream, keepline = a_capture(dag_event(), task_event()), a_capture(dag_event())
-    (verdict,) = judge(upstream, keepline)
+    verdict, silent = judge(upstream, keepline, silent={"silent"})
+    assert (silent.upstream, silent.keepline, silent.mismatches) == ((0, 0), (0, 0), ())
     assert (verdict.dag, verdict.upstream, verdict.keepline) == ("a_dag", (2, 2), (1, 1))
     assert [(leg, one.what) for leg, one in verdict.mismatches] == [
         ("http", "missing"),
