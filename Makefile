@@ -4,7 +4,7 @@ DEV := .venv/dev/bin
 SETUP = @$(PYTHON) tools/setup_env.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench matrix parity provider-tests test check lint types unit clean setup
+.PHONY: help demo bench matrix parity executors provider-tests test check lint types unit clean setup
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,7 +32,12 @@ test: lint types  ## everything: lint, types, unit, integration, acceptance (liv
 	$(DEV)/coverage run --branch --parallel-mode --source=keepline -m pytest tests/unit tests/integration
 	$(DEV)/coverage combine --quiet
 	$(DEV)/coverage report --skip-covered
-	$(DEV)/python -m pytest tests/acceptance
+	$(DEV)/python -m pytest -m "not heavy" tests/acceptance
+
+executors:  ## every executor, sidecars, and how long Airflow's processes take to stop, 15 minutes (PostgreSQL 15)
+	$(SETUP) dev airflow-3.3.2 airflow-2.11.2 airflow-3.3.2-celery airflow-2.11.2-celery
+	@$(PYTHON) tools/have_postgres.py
+	$(DEV)/python -m pytest -s tests/acceptance/test_executors.py tests/acceptance/test_containers.py tests/acceptance/test_stopping.py
 
 check: lint types unit  ## what is quick: lint, types, unit tests
 

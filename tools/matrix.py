@@ -25,6 +25,7 @@ RESULTS = setup_env.ROOT / "build" / "matrix"
 TESTS = Path("tests", "acceptance", "test_matrix.py")
 DEV = setup_env.VENVS / "dev" / "bin" / "python"
 BEGIN, END = "<!-- matrix: written by `make matrix` -->", "<!-- /matrix -->"
+CELL = re.compile(r"airflow-[\d.]+(-openlineage-[\d.]+)?")  # others are for tests of other things
 LONGEST = 1200.0  # seconds for a cell
 
 VERSIONS = {
@@ -162,7 +163,7 @@ def order(name: str) -> list[int]:
 
 
 def main(names: list[str]) -> int:
-    cells = sorted((one for one in setup_env.environments() if one.startswith("airflow-")), key=order)
+    cells = sorted(filter(CELL.fullmatch, setup_env.environments()), key=order)
     if any(name not in cells for name in names):
         print(f"usage: matrix.py [NAME...]   with names of: {', '.join(cells)}", file=sys.stderr)
         return 2

@@ -41,11 +41,11 @@ WAIT_FOR_OTHER_SETUP = 900  # seconds
 PYTHONS = {
     "dev": ((3, 11), (3, 13)),
     "airflow-2.11.2": ((3, 11), (3, 12)),
-    "airflow-3.3.2-celery": ((3, 11), (3, 13)),
-    "airflow-2.11.2-celery": ((3, 11), (3, 12)),
     "airflow-3.0.6": ((3, 11), (3, 12)),
     "airflow-3.1.8": ((3, 11), (3, 13)),
     "airflow-3.3.2": ((3, 11), (3, 13)),
+    "airflow-3.3.2-celery": ((3, 11), (3, 13)),
+    "airflow-2.11.2-celery": ((3, 11), (3, 12)),
 }
 
 ENVIRONMENT = {

@@ -234,8 +234,8 @@ class ExecutorSandbox(Sandbox):
         return {state: int(count) for state, count in self.postgres.rows(query)}
 
     def start_triggerer(self) -> psutil.Popen:
-        """Start the triggerer; its log is ``logs/triggerer.log``."""
-        return self._began("triggerer", "--skip-serve-logs")
+        """Start the triggerer, and wait until it works; its log is ``logs/triggerer.log``."""
+        return self._began("triggerer", "--skip-serve-logs", until="Starting the triggerer")
 
     def start_worker(self, concurrency: int = 2) -> psutil.Popen:
         """Start a Celery worker with so many prefork processes, and wait until it is ready."""

@@ -92,9 +92,12 @@ def prepared(make: MakeLive, version: str) -> Live:
     live.sandbox.env.update(
         # Its processes find these sources.
         PYTHONPATH=str(ROOT / "src"),
-        # A task that was killed with its scheduler is seen soon.
-        AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="5",
-        AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL="2",
+        # Tasks of a scheduler that was killed are soon the next one's.
+        AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC="1",
+        AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD="8",
+        AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL="3",
+        AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="8",
+        AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL="3",
     )
     return live
 

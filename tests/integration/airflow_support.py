@@ -202,6 +202,22 @@ class Airflow:
         return subprocess.CompletedProcess(command, process.returncode, out.read_text(), err.read_text())
 
 
+def end_scheduler(process: subprocess.Popen[bytes]) -> int:
+    """Stop a scheduler with SIGTERM, and give its exit status.
+
+    Airflow's handler raises SystemExit wherever the main thread is; in the callback of a weak reference that
+    is lost, and the scheduler goes on until it is asked again.
+
+    Args:
+        process: the scheduler's.
+    """
+    for _ in range(6):
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(20)
+    pytest.fail("the scheduler doesn't stop")
+
+
 def _kill_group(group: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)

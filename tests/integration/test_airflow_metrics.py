@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.airflow_support import KEEPLINE, Airflow, airflow
-from tests.support_relay import append, leg, status, status_of, until
+from tests.integration.airflow_support import KEEPLINE, Airflow, airflow, end_scheduler
+from tests.integration.test_cli_check import nobody_reads
+from tests.support_relay import append, leg, status_of, until
 
 from keepline.demo.destination import RecordingDestination
 from keepline.outbox.files import OutboxFiles
@@ -18,10 +19,6 @@ from keepline.outbox.files import OutboxFiles
 __all__ = ["airflow"]
 
 Deliver = Callable[..., Any]
-
-OUTBOX = {"readable", "pending", "waiting", "oldest_age", "dead", "delivered", "refused", "damaged", "bytes"}
-OUTBOX |= {"free_bytes"}
-DESTINATION = {"state", "pending", "oldest_age", "delivered", "dead"}
 
 
 @pytest.fixture
@@ -90,10 +87,9 @@ def test_a_scheduler_tells_what_the_outbox_holds(
     if kind == "otel" and airflow.is_2:
         expected = PLAIN  # there, a gauge of Airflow's has one value, whatever its tags
     configure(airflow, used)
-    found = airflow.script("metrics", kind).result
+    found = airflow.script("metrics", kind, 1, 45).result  # time enough for a look on a busy machine
     metrics: dict[str, float] = found["metrics"]
     assert of_destinations(metrics) == expected
-    seen = status(used)
     values = {
         "outbox.readable": 1,
         "outbox.pending": 2 + 2 * 1,
@@ -102,18 +98,20 @@ def test_a_scheduler_tells_what_the_outbox_holds(
         "outbox.delivered": 1,
         "outbox.refused": 0,
         "outbox.damaged": 0,
-        "outbox.bytes": seen.bytes_on_disk,
         "relay.alive": 0,
         "pool.waiting": 0,
+        "pool.set_aside": 0,
         "pool.workers": 0,
+        "pool.refused": 0,
     }
-    assert {name: metrics[f"airflow.keepline.{name}"] for name in values} == pytest.approx(values, rel=0.5)
+    assert {name: metrics[f"airflow.keepline.{name}"] for name in values} == values
+    assert metrics["airflow.keepline.outbox.bytes"] > 0
     assert 0 < metrics["airflow.keepline.outbox.oldest_age"] < 300
     assert metrics["airflow.keepline.outbox.free_bytes"] > 0
     assert found["threads"] == 1
     assert found["a child is alone"]
     assert found["threads left"] == 0
-    assert found["stop"] < 5.0
+    assert found["stop"] < 10.0
 
 
 def test_nothing_is_started_where_metrics_go_nowhere_or_nobody_wants_them(
@@ -156,8 +154,8 @@ def test_an_outbox_that_can_t_be_read_is_told_once_and_seen_again_when_it_can(
     found = airflow.script("metrics", "statsd", 3)
     assert found.result["metrics"] == {
         "airflow.keepline.outbox.readable": 0,
-        "airflow.keepline.pool.waiting": 0,
         "airflow.keepline.pool.workers": 0,
+        "airflow.keepline.pool.refused": 0,
     }
     (line,) = found.lines("keepline's metrics lack the outbox")
     assert "warning" in line.lower()
@@ -179,9 +177,7 @@ def test_a_disk_that_does_not_answer_holds_up_neither_a_fork_nor_the_end(
     assert len(found.lines("gives no answer within 0.5 s")) == 1
     assert found.result["fork"] < 5.0
     assert found.result["stop"] < 5.0
-    # Nobody is left waiting: no process has it open.
-    with pytest.raises(OSError):
-        os.open(refused, os.O_WRONLY | os.O_NONBLOCK)
+    until(lambda: nobody_reads(refused))  # nor is a process left that waits
 
 
 def test_a_real_scheduler_sends_them_until_it_is_told_to_stop(airflow: Airflow, used: Path) -> None:
@@ -202,5 +198,4 @@ def test_a_real_scheduler_sends_them_until_it_is_told_to_stop(airflow: Airflow, 
             }
             while wanted:
                 wanted.discard(receiver.recv(65536).decode().partition(":")[0])
-            scheduler.terminate()
-            assert scheduler.wait(60) == 0
+            assert end_scheduler(scheduler) == 0

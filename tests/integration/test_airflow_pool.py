@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from tests.integration.airflow_support import KEEPLINE, Airflow, airflow
+from tests.integration.airflow_support import KEEPLINE, Airflow, Variant, airflow
 
 from keepline.demo.destination import RecordingDestination
 
@@ -71,3 +72,24 @@ def test_events_equal_those_of_the_providers_own_pool(airflow: Airflow, destinat
     airflow.transport({"type": KEEPLINE, "transports": {"one": http(destination)}})
     airflow.env["AIRFLOW__KEEPLINE__DISABLED"] = "False"
     assert events_of_five_hooks(airflow, destination) == expected
+
+
+def test_what_a_killed_scheduler_had_submitted_is_emitted_when_the_next_starts(
+    airflow: Airflow, destination: RecordingDestination
+):
+    outbox, elsewhere = airflow.home / "outbox", airflow.home / "elsewhere"
+    keepline = json.dumps({"type": KEEPLINE, "outbox": str(outbox), "transports": {"one": http(destination)}})
+    variable = "AIRFLOW__OPENLINEAGE__TRANSPORT"
+    places: dict[str, Variant] = {
+        str(outbox / "spool"): ([], {variable: keepline}),
+        str(airflow.home / "keepline" / "spool"): ([], {variable: json.dumps(http(destination))}),
+        str(elsewhere): ([], {variable: keepline, "AIRFLOW__KEEPLINE__SPOOL": str(elsewhere)}),
+    }
+    for place, outcome in airflow.variants("adopting", places).items():
+        found = outcome.result
+        assert found.pop("seconds") < 5
+        assert found == {"folder": place, "before": 1, "after": True}
+        assert outcome.lines("2 events that an earlier process had submitted are emitted now")
+    destination.wait_for(lambda it: len(it.events) == 2 * len(places), 30)
+    kinds = [event["eventType"] for event in destination.events]
+    assert sorted(kinds) == ["COMPLETE", "COMPLETE", "COMPLETE", "START", "START", "START"]

@@ -41,10 +41,15 @@ def test_stopping_is_bounded_and_safe_whatever_the_workers_do_and_a_later_event_
 
 def test_wrong_options_are_named_and_neither_stops_nor_holds_up_anything(airflow: Airflow):
     airflow.env["AIRFLOW__KEEPLINE__STOP_TIMEOUT"] = "abc"
+    airflow.env["AIRFLOW__KEEPLINE__CALL_TIMEOUT"] = "0"
     airflow.env["AIRFLOW__OPENLINEAGE__DAG_STATE_CHANGE_PROCESS_POOL_SIZE"] = "many"
     outcome = airflow.script("stopping", "idle")
 
     assert outcome.result["idle"] < 5.0
-    for said in ("[keepline] stop_timeout` is 'abc'", "dag_state_change_process_pool_size can't be used"):
+    for said in (
+        "[keepline] stop_timeout` is 'abc', not a number of seconds, 0 or more; 5 is used",
+        "[keepline] call_timeout` is '0', not a number of seconds, 1 or more; 60 is used",
+        "dag_state_change_process_pool_size can't be used",
+    ):
         assert outcome.lines(said)
     assert not outcome.lines("Traceback")

@@ -21,9 +21,11 @@ __all__ = ["airflow"]
 
 DAG = Path(__file__).with_name("airflow_scripts") / "tasks_dag.py"
 PROVIDER = {"AIRFLOW__KEEPLINE__TASK_EMISSION": "provider"}
-SHORT = {"AIRFLOW__OPENLINEAGE__EXECUTION_TIMEOUT": "1"}
+# What is to be given up is given up in any case; what is not must come to its end before, however slow.
+TIMEOUT = "AIRFLOW__OPENLINEAGE__EXECUTION_TIMEOUT"
+SHORT, LONG = {TIMEOUT: "5"}, {TIMEOUT: "600"}
 TIMES = ("eventTime", "start_date", "end_date", "duration")
-GIVEN_UP = "takes more than [openlineage] execution_timeout, 1 s"
+GIVEN_UP = "takes more than [openlineage] execution_timeout, 5 s"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def home(airflow: Airflow) -> None:
     (airflow.home / "dags").mkdir()
     shutil.copy(DAG, airflow.home / "dags" / "tasks.py")
     airflow.env["AIRFLOW__CORE__DAGS_FOLDER"] = str(airflow.home / "dags")
+    airflow.env |= LONG
     airflow.env["AIRFLOW__LOGGING__BASE_LOG_FOLDER"] = str(airflow.home / "logs")
 
 
@@ -120,7 +123,7 @@ def test_a_task_goes_on_without_what_hangs_or_fails(airflow: Airflow):
     assert with_variable("AIRFLOW_HOME", str(airflow.home)) == []
 
     hung = ran["hangs"]
-    assert hung.notes == ["hangs", "executes", "hangs"]
+    assert set(hung.notes) == {"hangs", "executes"}
     assert [len(hung.lines(f"{name} {GIVEN_UP}")) for name in ("on_running", "on_success")] == [1, 1]
     assert hung.events == []
 
@@ -158,13 +161,12 @@ def test_a_task_waits_for_no_destination(airflow: Airflow, destination: Recordin
 
 def test_what_ends_a_task_ends_it_while_it_emits(airflow: Airflow):
     if airflow.is_2:
-        long = {"AIRFLOW__OPENLINEAGE__EXECUTION_TIMEOUT": "600"}
-        ran = run_all(airflow, {"it": ("terminated", long)})["it"]
+        ran = run_all(airflow, {"it": ("terminated", {})})["it"]
         assert (ran.state, ran.notes) == ("failed", ["hangs", "is killed"])
         assert ran.types == ["FAIL"]
     else:  # which tells the operator alone, and ends what doesn't end by that with SIGKILL
         ran = run_all(airflow, {"it": ("terminated", SHORT)})["it"]
-        assert (ran.state, ran.notes) == ("success", ["hangs", "is killed", "executes"])
+        assert (ran.state, sorted(ran.notes)) == ("success", ["executes", "hangs", "is killed"])
         assert ran.types == ["COMPLETE"]
 
 
@@ -172,12 +174,12 @@ def test_what_ends_a_task_ends_it_while_it_emits(airflow: Airflow):
 def test_a_task_and_what_it_has_given_up_get_each_its_own_answers(airflow: Airflow):
     ran = run_all(airflow, {"it": ("asks", SHORT)})["it"]
     assert ran.state == "success"
-    assert sorted(ran.notes) == ["0.1=0.1 0.2=0.2", "3=3", "executes", "hangs"]
+    assert sorted(ran.notes) == ["0.1=0.1 0.2=0.2", "8=8", "executes", "hangs"]
 
 
 def test_a_thread_keeps_to_its_rules(airflow: Airflow):
     whats = ["overtaken", "crowd", "context", *(["session"] if airflow.is_2 else [])]
-    outcomes = airflow.variants("emitters", {what: ([what], SHORT) for what in whats})
+    outcomes = airflow.variants("emitters", {what: ([what], {TIMEOUT: "1"}) for what in whats})
 
     assert outcomes["overtaken"].result == ["COMPLETE", "of another thread"]
     (line,) = outcomes["overtaken"].lines("a later event of the task was emitted before it")

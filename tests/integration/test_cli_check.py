@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -57,6 +58,14 @@ def contents(folder: Path) -> dict[str, tuple[str, int]]:
     }
 
 
+def nobody_reads(fifo: Path) -> bool:
+    try:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        return error.errno == errno.ENXIO
+    return False
+
+
 # Healthy
 
 
@@ -90,7 +99,7 @@ def test_a_look_changes_nothing(
     relay.stop()
     append(outbox, ["two"])
     before = contents(outbox)
-    check()
+    check("--only", "pending")
     assert contents(outbox) == before
     assert not (outbox / "ledger.db-wal").stat().st_size
 
@@ -103,7 +112,7 @@ def test_a_probe_that_is_given_its_outbox_loads_neither_client_nor_airflow(
 import sys
 from keepline.cli import main
 try:
-    main(["check", "--outbox", sys.argv[1]])
+    main(["check", "--outbox", sys.argv[1], "--only", "pending"])
 except SystemExit as end:
     loaded = {name.split(".")[0] for name in sys.modules}
     print(end.code, sorted(loaded & {"openlineage", "airflow", "pycurl"}))
@@ -168,7 +177,7 @@ def test_a_refused_event_is_told_while_it_is_new(
     emitting = client(outbox, {"a": leg(destination)}, relay="external", max_event_bytes=100)
     with pytest.raises(KeeplineError):
         emitting.emit(run_event("large"))
-    assert check(status=1) == "UNHEALTHY: events are lost: 1 refused in all, the last 0 s ago"
+    assert check(status=1).startswith("UNHEALTHY: events are lost: 1 refused in all, the last ")
     old = time.time() - 7200
     os.utime(OutboxFiles(outbox).refused, (old, old))
     assert check().startswith("OK: ")
@@ -188,8 +197,11 @@ def test_what_was_set_aside_is_told(check: Check, outbox: Path) -> None:
     assert check(status=1) == f"UNHEALTHY: 1 damaged file set aside in {damaged}"
 
 
-def test_a_document_for_programs(keepline: Keepline, outbox: Path) -> None:
-    append(outbox, ["one"])
+def test_a_document_for_programs(keepline: Keepline, outbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time_ns()
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time_ns", lambda: now + 3600 * 10**9)  # by a clock that is fast: it is never old
+        append(outbox, ["one"])
     words = ("check", "--outbox", outbox, "--json")
     found = document(keepline(*words))
     assert found.keys() == {"healthy", "outbox", "pending", "oldest_age", "checks"}
@@ -259,9 +271,7 @@ def test_a_disk_that_does_not_answer_is_no_answer_and_holds_nobody_up(check: Che
     began = time.monotonic()
     assert check("--timeout", 0.5, status=2) == "UNKNOWN: no answer within 0.5 s"
     assert time.monotonic() - began < SOON
-    # Nor is the child that was left waiting still there: nobody else has the file open.
-    with pytest.raises(OSError):
-        os.open(refused, os.O_WRONLY | os.O_NONBLOCK)
+    until(lambda: nobody_reads(refused))  # nor is the child that waited still there
 
 
 def test_an_error_is_a_document_too(keepline: Keepline, outbox: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,10 +19,12 @@ import pytest
 from tests.integration.airflow_support import KEEPLINE, Airflow, airflow
 from tests.support_cli import Keepline
 
+from keepline.airflow.reconcile.range import GRACE
 from keepline.event import Event
 from keepline.outbox.batch import backlog
 from keepline.outbox.files import OutboxFiles
 from keepline.outbox.journal import Producer
+from keepline.outbox.record import encode
 from keepline.outbox.segments import segment_numbers
 
 __all__ = ["airflow"]
@@ -119,7 +123,12 @@ class World:
 
 
 def moment(seconds: float) -> str:
-    return (EARLIER + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return in_db(EARLIER.timestamp() + seconds)
+
+
+def in_db(at: float) -> str:
+    """A time as it stands in the database."""
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def set_run(world: World, dag_id: str, state: str, *, end: float | None = 60.0) -> None:
@@ -174,11 +183,14 @@ def make_runs(airflow: Airflow) -> None:
         airflow.command("python", str(SOURCES / "keepline/demo/airflow_runs.py"), dag_id, "1", "run", env=env)
 
 
-def append(world: World, *events: dict[str, Any]) -> None:
+def append(world: World, *events: dict[str, Any], at: float | None = None) -> None:
+    """Append events, now or as if at a time."""
+    world.outbox.create()
     producer = Producer(world.outbox, segment_bytes=1 << 24, lock_timeout=5.0)
     try:
         for event in events:
-            producer.append(Event.from_json(json.dumps(event).encode()))
+            one = Event.from_json(json.dumps(event).encode())
+            producer.put(encode(one, time.time_ns() if at is None else int(at * 1e9)))
     finally:
         producer.close()
 
@@ -320,10 +332,42 @@ def test_without_airflow_it_says_where_to_run_it(keepline: Keepline) -> None:
 
 
 def test_what_may_still_be_under_way_is_not_missing(world: World) -> None:
-    start = datetime.now(timezone.utc) - timedelta(seconds=5)
     world.write(
         "UPDATE dag_run SET state = 'running', start_date = :start WHERE dag_id = 'many'",
-        start=start.strftime("%Y-%m-%d %H:%M:%S.%f"),
+        start=in_db(time.time() - 5),
     )
     assert world.reconcile("--dag", "many", "--grace", "3600")["emitted"] == 0
     assert world.reconcile("--dag", "many", "--grace", "1")["emitted"] == 1
+
+
+@pytest.mark.parametrize(("wanted", "started"), [("True", 1), ("neither", 0)])
+def test_a_scheduler_that_starts_has_a_process_reconcile_that_ends_with_it(
+    world: World, wanted: str, started: int
+) -> None:
+    env = {"AIRFLOW__KEEPLINE__RECONCILE_ON_START": wanted}
+    found = world.airflow.script("reconcile_start", ["scheduler"], env=env)
+    assert found.result == {"started": started, "left": []}
+    assert started or len(found.lines("`[keepline] reconcile_on_start`")) == 1
+
+
+def test_the_process_beside_a_scheduler_emits_what_was_due_before_that_started(world: World) -> None:
+    shutil.rmtree(world.outbox.folder)
+    beside = "from keepline.airflow.reconcile.beside import main; main()"
+    started = time.time() - GRACE
+    # As its scheduler, which is its parent.
+    command = ("python", "-c", beside, str(os.getpid()), str(started))
+    world.airflow.command(*command)
+    assert not world.outbox.folder.exists()
+
+    event = {"eventType": "START", "run": {"runId": "other"}, "job": {"name": "other", "namespace": "n"}}
+    append(world, event, at=EARLIER.timestamp() - 1)
+    set_run(world, "many", "success")
+    set_task(world, "many", "success", "success")
+    world.write(
+        "UPDATE dag_run SET state = 'running', start_date = :at WHERE dag_id = 'chosen'",
+        at=in_db(started + 1),
+    )
+    world.airflow.command(*command)
+    assert Counter(job for job, _ in world.jobs()) == {"other": 1, "many": 2, "many.success": 2}
+    world.airflow.command(*command)
+    assert world.jobs().total() == 5

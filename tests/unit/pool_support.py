@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import multiprocessing
 import os
@@ -129,9 +130,9 @@ class Asked:
 class AskingPool(Pool):
     """A pool whose residents can answer."""
 
-    def __init__(self, factory: Any, folder: Folder, **settings: Any) -> None:
-        self.diary = folder
-        super().__init__(factory, **{"folder": lambda: folder.spools, **settings})
+    def __init__(self, factory: Any, diary: Folder, **settings: Any) -> None:
+        self.diary = diary
+        super().__init__(factory, **{"folder": lambda: diary.spools, **settings})
 
     def ask(self, method: str, *args: Any) -> Asked:
         answer = self.diary.path / f"{uuid.uuid4()}.answer"
@@ -181,6 +182,35 @@ class Resident(Answers):
         self.folder.write("exits")
         os._exit(code)
 
+    def write_slowly(self, what: object, _: object = None) -> None:
+        time.sleep(0.01)
+        self.folder.write(what)
+
+    def hang_once(self, name: str) -> str:
+        """Hang, until the test allows those that come later to go on."""
+        self.folder.write(f"begins {name}")
+        if not self.folder.allowed(name):
+            threading.Event().wait()
+        return name
+
+    def need_memory_once(self, name: str) -> str:
+        """Take more memory than this process may have; the next process may have it."""
+        if not self.folder.allowed(name):
+            self.folder.allow(name)
+            resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        self.folder.write(f"needs memory for {name}")
+        return str(len(bytes(1 << 31)))
+
+    def stop_with_the_lock(self, state: Path, name: str) -> str:
+        """Stop this process while it has the lock of its spool's state, the first time."""
+        if not self.folder.allowed(name):
+            self.folder.allow(name)
+            with state.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                self.folder.write("stops")
+                os.kill(os.getpid(), signal.SIGSTOP)
+        return name
+
     def leave_a_child(self) -> None:
         """Die, and leave a child that holds all descriptors of the worker."""
         parent = os.getpid()
@@ -221,6 +251,22 @@ class Reads(Resident):
         return self.rows()
 
 
+class Picky:
+    """It can be pickled, and unpickled only while a file is there: as if it were of another version since."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _picky, (self.mark,)
+
+
+def _picky(mark: Path) -> Picky:
+    if not mark.exists():
+        raise ImportError("secret")
+    return Picky(mark)
+
+
 class HangsInClose(Resident):
     def close(self) -> None:
         self.folder.write("hangs in close")
@@ -254,13 +300,6 @@ class WithoutClose(Answers):
 
     def echo(self, value: object) -> object:
         return value
-
-
-class PickyError(Exception):
-    """It can be pickled, but not unpickled."""
-
-    def __init__(self, one: str, two: str) -> None:
-        super().__init__(one)
 
 
 class Unpicklable:

@@ -10,7 +10,9 @@ from keepline.relay.glance import Glance
 
 ONE = DestinationStatus("Größe.eu/1", True, "paused", "401", 0.0, 3, 7.0, 10, 2, 0, "401", 1.0)
 ORPHAN = replace(ONE, name="gone", active=False)
-SEEN = Glance("/outbox", 100.0, OutboxStatus((ONE, ORPHAN), 1, 5.0, 4, 1000), 2, None, 90.0, 10**9, 17, 50.0)
+SEEN = Glance(
+    "/outbox", 100.0, OutboxStatus((ONE, ORPHAN), 1, 5.0, 4, 1000), 2, None, 90.0, 10**9, 17, 50.0, 6, 1
+)
 
 
 class Sent:
@@ -36,6 +38,8 @@ def test_an_outbox_tells_of_itself_its_relay_and_the_destinations_that_are_confi
         ("outbox.bytes", ""): 1000,
         ("outbox.free_bytes", ""): 10**9,
         ("relay.alive", ""): 1,
+        ("pool.waiting", ""): 6,
+        ("pool.set_aside", ""): 1,
         ("destination.state", "Größe.eu/1"): 2,
         ("destination.pending", "Größe.eu/1"): 3,
         ("destination.oldest_age", "Größe.eu/1"): 7.0,
@@ -45,7 +49,7 @@ def test_an_outbox_tells_of_itself_its_relay_and_the_destinations_that_are_confi
 
 
 def test_a_pool_that_nobody_has_needed_yet_has_no_calls() -> None:
-    nothing = [Gauge("pool.waiting", 0), Gauge("pool.workers", 0)]
+    nothing = [Gauge("pool.workers", 0), Gauge("pool.refused", 0)]
     assert list(of_pool(None)) == list(of_pool(Pool(dict))) == nothing
 
 

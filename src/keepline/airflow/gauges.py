@@ -35,7 +35,7 @@ class Gauge(NamedTuple):
 
 
 def of_outbox(seen: Glance) -> Iterator[Gauge]:
-    """What was seen of an outbox.
+    """What was seen of an outbox, and of what waits to get there.
 
     Args:
         seen: at a glance.
@@ -52,6 +52,8 @@ def of_outbox(seen: Glance) -> Iterator[Gauge]:
     yield Gauge("outbox.bytes", seen.outbox.bytes_on_disk)
     yield Gauge("outbox.free_bytes", seen.free_bytes)
     yield Gauge("relay.alive", 0 if seen.relay is None else 1)
+    yield Gauge("pool.waiting", seen.calls or 0)
+    yield Gauge("pool.set_aside", seen.set_aside or 0)
     for one in active:
         yield from _of_destination(one)
 
@@ -70,13 +72,13 @@ def of_no_outbox() -> Iterator[Gauge]:
 
 
 def of_pool(pool: Pool | None) -> Iterator[Gauge]:
-    """What there is to say of the listener's pool.
+    """What there is to say of the listener's pool without a look at its spool.
 
     Args:
         pool: the pool; ``None`` for one that nobody has needed yet.
     """
-    yield Gauge("pool.waiting", 0 if pool is None else pool.pending)
     yield Gauge("pool.workers", 0 if pool is None else len(pool.pids))
+    yield Gauge("pool.refused", 0 if pool is None else pool.refused)
 
 
 class Gauges:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def tell(logger: logging.Logger, what: str, error: BaseException) -> None:
+def tell(logger: logging.Logger, what: str, error: BaseException, *, above: int = 0) -> None:
     """Log a failure in one line, and its traceback for who wants to know.
 
     Of an error that isn't Keepline's own the line has the type alone: its text may hold a secret.
@@ -25,10 +25,11 @@ def tell(logger: logging.Logger, what: str, error: BaseException) -> None:
         logger: where to.
         what: went wrong.
         error: the failure.
+        above: how many calls above the caller the line is to be found that is told as its place.
     """
     name = type(error).__name__
     reason = f"{name}: {error}" if isinstance(error, KeeplineError) else name
-    logger.warning("%s (%s); this has no impact on task status", what, reason, stacklevel=2)
+    logger.warning("%s (%s); this has no impact on task status", what, reason, stacklevel=2 + above)
     logger.debug("The failure was", exc_info=error)
 
 
@@ -95,6 +96,6 @@ class HookLog(logging.LoggerAdapter):  # type: ignore[type-arg]
             return
         text = str(msg) % args if args else str(msg)
         # What follows the first sentence announces the traceback, or repeats what is told here.
-        tell(self.logger, text.partition(". ")[0].rstrip("."), error)
+        tell(self.logger, text.partition(". ")[0].rstrip("."), error, above=1)
         if not isinstance(error, Exception):
             raise error

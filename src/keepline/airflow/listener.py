@@ -15,8 +15,8 @@ from airflow.providers.openlineage.plugins.listener import OpenLineageListener
 from keepline.airflow import configuration, tasks
 from keepline.airflow.flushing import flush_task
 from keepline.airflow.guard import HookLog, guarded, tell
-from keepline.airflow.resident import build_resident, portable
-from keepline.errors import PoolError
+from keepline.airflow.resident import build_resident, named, portable
+from keepline.errors import CallRefused, PoolError
 from keepline.pool import Pool
 from keepline.relay.launch import reap
 
@@ -89,10 +89,13 @@ class KeeplineListener(OpenLineageListener):
             a future that is done. It has no result, or the error when the event wasn't accepted.
         """
         reap()  # what on_starting() has left, if it started a relay
+        pool = self.executor
         try:
-            self.executor.submit("run", portable(callable), tuple(map(portable, args)), kwargs)
+            pool.submit("run", named(callable), tuple(map(portable, args)), kwargs)
         except PoolError as error:
-            tell(log, "An OpenLineage event was not emitted", error)
+            # On a full disk there may be thousands: of the 1st, 2nd, 4th, 8th ... is told.
+            if not isinstance(error, CallRefused) or not pool.refused & (pool.refused - 1):
+                tell(log, "An OpenLineage event was not emitted", error)
             refused: Future[Any] = Future()
             refused.set_exception(error)
             return refused

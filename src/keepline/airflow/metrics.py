@@ -61,7 +61,8 @@ def begin(pool: Callable[[], Pool | None]) -> None:
         settings = configuration.settings() if interval else None
         if settings is not None:
             gauges = Gauges(_send, tagged=configuration.metrics_have_tags())
-            _reporter = Reporter(settings.outbox, interval, gauges, pool)
+            folders = (settings.outbox, configuration.spool_folder())
+            _reporter = Reporter(folders, interval, gauges, pool)
             _reporter.start()
     except Exception as error:
         tell(log, "keepline can't send metrics", error)
@@ -84,7 +85,7 @@ class Reporter:
     """The thread that sends.
 
     Args:
-        outbox: the folder to look at.
+        folders: to look at: the outbox, and that of the spools.
         interval: seconds between two looks. The first comes after one: a scheduler sets up its metrics after
             its listeners were told that it starts.
         gauges: take the values.
@@ -92,9 +93,9 @@ class Reporter:
     """
 
     def __init__(
-        self, outbox: Path, interval: float, gauges: Gauges, pool: Callable[[], Pool | None]
+        self, folders: tuple[Path, Path], interval: float, gauges: Gauges, pool: Callable[[], Pool | None]
     ) -> None:
-        self._outbox = outbox
+        self._outbox, self._spools = folders
         self._interval = interval
         self._gauges = gauges
         self._pool = pool
@@ -139,8 +140,9 @@ class Reporter:
         if self._looking is not None and self._looking.poll() is None:
             raise OutboxUnavailable(f"the last look at {self._outbox} has not come to an end")
         root = str(Path(keepline.__file__).parent.parent)
+        folders = (str(self._outbox), str(self._spools))
         self._looking = subprocess.Popen(
-            [sys.executable, "-c", _LOOK, root, str(self._outbox), str(_LOOK_SECONDS)],
+            [sys.executable, "-c", _LOOK, root, *folders, str(_LOOK_SECONDS)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -27,13 +27,13 @@ def wait(function: object, args: Sequence[object], kwargs: Mapping[str, object])
     where the database can't be asked, or knows no such run.
 
     Args:
-        function: that the event is about to be emitted by: what names a method of the adapter, or, from
-            provider 2.20 on, a function whose first argument is such a name.
+        function: that the event is about to be emitted by: the name of a method of the adapter, with what
+            stands before it, or from provider 2.20 on of a function whose first argument is such a name.
         args: its arguments.
         kwargs: its keyword arguments.
     """
-    method = getattr(function, "name", None) or next(iter(args), None)
-    if method not in _LAST_EVENTS:
+    of_adapter = str(function).rpartition(".")[2]
+    if of_adapter not in _LAST_EVENTS and next(iter(args), None) not in _LAST_EVENTS:
         return
     try:
         ended, state = kwargs["end_date"], str(kwargs["dag_run_state"])

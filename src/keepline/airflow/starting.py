@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from keepline.airflow import configuration
+from keepline.airflow.early import have_worker
 from keepline.airflow.guard import tell
 from keepline.config import RelayMode
 from keepline.pool import Pool
@@ -28,6 +29,7 @@ def begin(pool: Pool, living: Callable[[], Pool | None]) -> None:
     """
     for what, step in (
         ("take over the events that an earlier process had submitted", partial(adopt_spools, pool)),
+        ("have a pool worker before SQLite is open", partial(have_worker, pool)),
         ("look after the relay", look_after_relay),
         ("send metrics", partial(send_metrics, living)),
         ("reconcile", reconcile_beside),

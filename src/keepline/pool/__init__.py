@@ -194,7 +194,7 @@ class Pool:
             try:
                 return adopt(self._folder(), spool)
             finally:
-                manager.prepare()
+                manager.prepare(0)
                 manager.tell()
 
     def stop(self, timeout: float) -> int:

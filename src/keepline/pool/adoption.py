@@ -67,7 +67,8 @@ def _adopt(place: Place, spool: Spool) -> int:
     try:
         lock = open_own(place.lock, os.O_RDWR)
     except FileNotFoundError:  # somebody is removing it, or was killed when nearly done
-        place.remove()
+        if not place.segments():
+            place.remove()
         return 0
     try:
         if not try_lock(lock.fd) or not lock.is_at_its_path():  # it lives, or another has just adopted it
@@ -80,10 +81,7 @@ def _adopt(place: Place, spool: Spool) -> int:
 
 
 def _copy(place: Place, spool: Spool) -> int:
-    try:
-        state = PositionFile(place.state)
-    except FileNotFoundError:
-        return 0
+    state = PositionFile(place.state)
     segments = Segments(place)
     adopted = 0
     try:

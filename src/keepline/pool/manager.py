@@ -72,14 +72,17 @@ class Manager:
         self._runners: list[threading.Thread | None] = []  # the first one counts, None if it was never to run
         self._beginning = False
 
-    def prepare(self) -> None:
-        """Have a worker for a call about to be submitted. For the thread that submits.
+    def prepare(self, calls: int = 1) -> None:
+        """Have a worker for calls about to be submitted. For the thread that submits.
+
+        Args:
+            calls: how many, beside those that wait.
 
         Raises:
             PoolError: no thread is to be had.
         """
         self._begin()
-        if self.workers.provide():
+        if self.workers.provide(calls):
             self._ring()
 
     def tell(self) -> None:

@@ -110,7 +110,8 @@ def spare_root(root: Path) -> Path:
         root: of the spools.
     """
     base = _MEMORY if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-    return base / f"keepline-{os.geteuid()}" / f"{zlib.crc32(os.fsencode(root)):08x}"
+    # One folder, since in one that all may write to, nobody but its owner can put another in its place.
+    return base / f"keepline-{os.geteuid()}-{zlib.crc32(os.fsencode(root)):08x}"
 
 
 def make_private(folder: Path) -> None:

@@ -157,9 +157,10 @@ class WorkerProcess:
     def ring(self) -> None:
         """Tell it that there may be a call; before it is ready it needn't be told. For any thread."""
         if self.state is State.SERVING:
-            # If the socket is full, it was rung often enough; if the worker has died, its sentinel tells.
-            with contextlib.suppress(OSError):
+            try:
                 self.sock.send(BELL, _NO_SIGPIPE)
+            except OSError:
+                return  # full, so it was rung often enough; or the worker has died, as its sentinel tells
 
     def flush(self) -> None:
         """Send on, as far as the socket takes it."""

@@ -9,6 +9,7 @@ copies of its end.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -116,6 +117,7 @@ def serve(sock: socket.socket, duty: Duty | None, owner: int, *, direct: bool) -
         direct: whether the owner is this process' parent (with a fork server it isn't).
     """
     _take_over_signals()
+    _give_way()
     line = _Line(sock, owner, direct=direct)
     if duty is None and (first := line.first()) is not None:
         try:
@@ -166,6 +168,13 @@ def _take_over_signals() -> None:
     # The pool holds signals back while it forks, so that none meets the owner's handlers in here. A timer
     # needs no care: a forked child has none.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _give_way() -> None:
+    """Have this process not interrupt who has just rung it, which is in the middle of its own work."""
+    # What it starts has the usual policy again.
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))
 
 
 class _Line:

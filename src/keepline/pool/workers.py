@@ -84,8 +84,11 @@ class Workers:
         for worker in tuple(self._workers):
             worker.ring()
 
-    def provide(self) -> bool:
-        """Fork a worker for a call about to be submitted, if none is free. For the thread that submits.
+    def provide(self, calls: int) -> bool:
+        """Fork a worker for calls about to be submitted, if none is free. For the thread that submits.
+
+        Args:
+            calls: how many, beside those that wait.
 
         Returns:
             whether the manager should see to it.
@@ -93,7 +96,7 @@ class Workers:
         if len(self._workers) >= self._settings.workers or time.monotonic() < self._start_at:
             return False
         try:
-            if not self._lacks(1):
+            if not self._lacks(calls):
                 return False
             if self._settings.forks:
                 self._starter.fork()

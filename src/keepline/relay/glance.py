@@ -20,6 +20,7 @@ from keepline.outbox import refusals
 from keepline.outbox.dead import dead_since
 from keepline.outbox.files import OutboxFiles, unavailable
 from keepline.outbox.status import DestinationStatus, OutboxStatus, read_status
+from keepline.pool.looking import look_into
 from keepline.relay.lock import running
 
 _COUNTED = 20_000
@@ -40,6 +41,8 @@ class Glance:
         free_bytes: what is left on its disk.
         relay: the relay's process, 0 for one that is just starting; ``None`` when none runs.
         relay_since: s since 1970, when that started.
+        calls: what hooks have submitted and no worker has emitted; ``None`` where nobody has asked.
+        set_aside: what no worker could emit; ``None`` where nobody has asked.
     """
 
     folder: str
@@ -51,6 +54,8 @@ class Glance:
     free_bytes: int
     relay: int | None
     relay_since: float | None
+    calls: int | None = None
+    set_aside: int | None = None
 
     @property
     def pending(self) -> int:
@@ -86,12 +91,13 @@ class Glance:
         return cls(outbox=OutboxStatus(destinations, **outbox), **told)
 
 
-def look(files: OutboxFiles, *, since: float = 0.0) -> Glance:
+def look(files: OutboxFiles, *, since: float = 0.0, spools: Path | None = None) -> Glance:
     """Look at an outbox; one that isn't there is empty.
 
     Args:
         files: the outbox.
         since: from when on dead letters are new, s since 1970.
+        spools: the folder of the spools of Airflow's listener, to look there too.
 
     Raises:
         OutboxUnavailable: it can't be read.
@@ -107,6 +113,7 @@ def look(files: OutboxFiles, *, since: float = 0.0) -> Glance:
             relay, relay_since = info.pid, info.started_at
     except RelayError:
         relay = 0
+    spooled = None if spools is None else look_into(spools)
     return Glance(
         folder=str(files.folder),
         at=time.time(),
@@ -117,6 +124,8 @@ def look(files: OutboxFiles, *, since: float = 0.0) -> Glance:
         free_bytes=_free_bytes(files.folder),
         relay=relay,
         relay_since=relay_since,
+        calls=None if spooled is None else spooled.waiting,
+        set_aside=None if spooled is None else spooled.set_aside,
     )
 
 
@@ -141,14 +150,16 @@ def _free_bytes(folder: Path) -> int:
 
 
 def main() -> None:
-    """Print a glance, for another process: the arguments are the outbox's folder and the seconds it may take.
+    """Print a glance, for another process.
+
+    The arguments are the outbox's folder, that of the spools, and how many seconds it may take.
 
     Where it can't be looked at, the document says why instead.
     """
     # Should who has started this be killed meanwhile, this must not outlive it for long.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]))
+    signal.setitimer(signal.ITIMER_REAL, float(sys.argv[3]))
     try:
-        print(look(OutboxFiles(Path(sys.argv[1]))).to_json())
+        print(look(OutboxFiles(Path(sys.argv[1])), spools=Path(sys.argv[2])).to_json())
     except KeeplineError as error:
         print(json.dumps({"error": str(error)}))

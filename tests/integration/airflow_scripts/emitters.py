@@ -35,9 +35,13 @@ def overtaken() -> list[str]:
 
     emitted: list[str] = []
     adapter_emit = tasks.in_turn(emitted.append)
+
+    def complete() -> None:
+        adapter_emit("COMPLETE")
+        GO.set()
+
     tasks.emit(lambda: GO.wait(60) and adapter_emit("START"), "on_running")
-    tasks.emit(lambda: adapter_emit("COMPLETE"), "on_success")
-    GO.set()
+    tasks.emit(complete, "on_success")
     wait_for_emitters()
     adapter_emit("of another thread")
     return emitted
@@ -52,6 +56,7 @@ def crowd() -> dict[str, Any]:
     GO.set()
     wait_for_emitters()
     after = raised(lambda: tasks.emit(lambda: emitted.append(1), "on_running"))
+    wait_for_emitters()
     return {"before": before, "after": after, "emitted": emitted}
 
 
@@ -62,6 +67,7 @@ def context() -> str:
     variable = contextvars.ContextVar("variable", default="none")
     variable.set("the task's")
     tasks.emit(lambda: found.append(variable.get()), "on_running")
+    wait_for_emitters()
     return found[0]
 
 
@@ -81,6 +87,7 @@ def session() -> dict[str, Any]:
 
     with create_session() as shared:
         tasks.emit(use, "on_failure")
+        wait_for_emitters()
         found["the owner's"] = raised(lambda: shared.query(DagModel).count())
     return found
 

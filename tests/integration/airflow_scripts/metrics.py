@@ -18,7 +18,7 @@ from typing import Any
 
 from probe import argument, give, listener, listener_manager, run
 
-LAST = "keepline.pool.workers"  # of each report
+LAST = "keepline.pool.refused"  # of each report
 
 received: list[tuple[str, float]] = []
 _more = threading.Condition()
@@ -129,7 +129,7 @@ def in_a_child() -> bool:
         import keepline.airflow.metrics as metrics
 
         alone = metrics._reporter is None and not threads()
-        os._exit(0 if alone and stop() < 1.0 else 1)
+        os._exit(0 if alone and stop() < 5.0 else 1)
     return os.waitpid(pid, 0)[1] == 0
 
 

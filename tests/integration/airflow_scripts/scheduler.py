@@ -21,7 +21,9 @@ def begin() -> dict[str, Any]:
     began = time.monotonic()
     Job()
     seconds = time.monotonic() - began
-    children = psutil.Process().children()
+    # On SQLite the pool has its worker by now; it stays.
+    workers = set(listener().executor.pids)
+    children = [one for one in psutil.Process().children() if one.pid not in workers]
     # The next event collects what is left of the process that started the relay.
     psutil.wait_procs(children, timeout=0)
     deadline = time.monotonic() + 20

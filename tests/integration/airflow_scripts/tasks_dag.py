@@ -105,7 +105,7 @@ class Terminated(Plain):
 
 
 class Asks(Plain):
-    """Asks for a variable, which takes 3 s, and is given up; the task asks for others meanwhile."""
+    """Asks for a variable, which takes 8 s, and is given up; the task asks for others meanwhile."""
 
     def execute(self, context: Any) -> None:
         note("executes")
@@ -114,7 +114,7 @@ class Asks(Plain):
 
     def get_openlineage_facets_on_start(self) -> Any:
         note("hangs")
-        note(f"3={Variable.get('3')}")
+        note(f"8={Variable.get('8')}")
         return lineage()
 
 

@@ -8,6 +8,7 @@ from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from keepline.airflow.reconcile.dags import Dags, as_run
 from keepline.airflow.reconcile.deciding import Kind
@@ -26,6 +27,7 @@ _OF_A_TRY = (
     "queued_dttm",
     "operator",
 )
+_ALL_OF_A_RUN = ("task_instances", "task_instances_histories")
 
 
 class Loader:
@@ -47,17 +49,15 @@ class Loader:
             row: the DAG run.
             kind: of the event.
         """
-        return self._run(row, ended=kind is not Kind.START)
-
-    def _run(self, row: RunRow, *, ended: bool) -> Any:
         dag_run = self._read(DagRun, id=row.id)
         if dag_run is None:
             return None
         dag_run.dag = self._dags.of_run(dag_run)
-        # Past the property, which would set the dates too.
-        dag_run._state = row.state if ended else "running"
-        dag_run.end_date = row.end_at if ended else None
-        dag_run.clear_number = row.clear_number
+        if kind is Kind.START:
+            _as_running(dag_run)
+        else:
+            # Past the property, which would set the dates too.
+            dag_run._state, dag_run.end_date = row.state, row.end_at
         return dag_run
 
     def a_try(self, row: TryRow, run: RunRow, kind: Kind) -> tuple[Any, Any, Any, Any] | None:
@@ -69,10 +69,8 @@ class Loader:
             kind: of the event.
         """
         found = self._read(TaskInstance, **_place(row))
-        # After that, which reads the DAG run too.
-        dag_run = self._run(run, ended=False)
         dag = self._dags.get(row.dag_id, row.version)
-        if found is None or dag_run is None or dag is None or not dag.has_task(row.task_id):
+        if found is None or dag is None or not dag.has_task(row.task_id):
             return None
         if row.past:
             past = self._read(TaskInstanceHistory, **_place(row), try_number=row.number)
@@ -87,12 +85,23 @@ class Loader:
             if row.start_at is not None and row.end_at is not None:
                 found.duration = (row.end_at - row.start_at).total_seconds()
         found.task = as_run(dag.get_task(row.task_id))
+        dag_run = found.dag_run
+        dag_run.dag = dag
         dag_run.clear_number = clear_number_then(row, run)
+        _as_running(dag_run)
+        # A task's process doesn't know them, and reading all of them for each would take long.
+        for name in _ALL_OF_A_RUN:
+            if hasattr(DagRun, name):
+                set_committed_value(dag_run, name, [])
         return found, dag_run, dag, found.task
 
     def _read(self, table: Any, **key: Any) -> Any:
         # Anew, without what was put into an object for the sake of another event.
         return self._session.query(table).populate_existing().filter_by(**key).one_or_none()
+
+
+def _as_running(dag_run: Any) -> None:
+    dag_run._state, dag_run.end_date = "running", None
 
 
 def _place(row: TryRow) -> dict[str, Any]:
