@@ -1,4 +1,4 @@
-"""Run the check: ``python -m parity [--into FOLDER] [--work FOLDER] [VERSION ...]``.
+"""Run the check: ``python -m parity [--into FOLDER] [--work FOLDER] [--reuse] [VERSION ...]``.
 
 The exit status is 1 when the events of the two sides aren't equal, 2 when the check itself failed.
 """
@@ -18,7 +18,7 @@ from keepline.demo.sandbox import SandboxError
 from parity.api import ApiError
 from parity.capture import SIDES, Capture, capture
 from parity.report import Outcome, document, mismatches, table
-from parity.scenario import DATED_BY_AIRFLOW
+from parity.scenario import DATED_BY_AIRFLOW, ENDED_FROM_OUTSIDE, SELECTIVE
 from parity.verdict import judge
 
 HERE = Path(__file__).resolve().parent
@@ -37,8 +37,14 @@ print(json.dumps({name: importlib.metadata.version(name) for name in sys.argv[1:
 """
 
 
-def outcome_of(version: str, work: Path) -> Outcome:
-    """Run both sides of one version, and compare them."""
+def outcome_of(version: str, work: Path, *, reuse: bool) -> Outcome:
+    """Run both sides of one version, and compare them.
+
+    Args:
+        version: of Airflow.
+        work: its folder.
+        reuse: take a capture that is in the folder already instead of running its side.
+    """
     python = HERE.parent / ".venv" / f"airflow-{version}" / "bin" / "python"
     asked = subprocess.run([python, "-c", _ASK, *_INSTALLED], capture_output=True, text=True, check=True)
     began = time.monotonic()
@@ -49,12 +55,21 @@ def outcome_of(version: str, work: Path) -> Outcome:
         def say(what: str, side: str = side) -> None:
             print(f"{time.monotonic() - began:5.0f} s  {version} {side}: {what}", flush=True)
 
-        captures[side] = capture(side, python, work, say)
-        captures[side].save(work / f"{side}.json")
+        file = work / f"{side}.json"
+        if not (reuse and file.exists()):
+            capture(side, python, work, say).save(file)
+        captures[side] = Capture.load(file)
         say(", ".join(f"{len(events)} events at {leg}" for leg, events in captures[side].events.items()))
-    verdicts = judge(captures["upstream"], captures["keepline"], DATED_BY_AIRFLOW)
+    verdicts = judge(
+        captures["upstream"],
+        captures["keepline"],
+        dated_by_airflow=DATED_BY_AIRFLOW,
+        ended_from_outside=ENDED_FROM_OUTSIDE,
+        silent=SELECTIVE,
+    )
     remarks = {side: one.remarks for side, one in captures.items() if one.remarks}
-    return Outcome(json.loads(asked.stdout), time.monotonic() - began, verdicts, remarks)
+    seconds = sum(one.ended - one.began for one in captures.values())
+    return Outcome(json.loads(asked.stdout), seconds, verdicts, remarks)
 
 
 def main() -> int:
@@ -63,12 +78,13 @@ def main() -> int:
     parser.add_argument("versions", nargs="*", metavar="VERSION", help=f"of Airflow; {' '.join(VERSIONS)}")
     parser.add_argument("--into", type=Path, default=HERE, help="where RESULTS.md is written")
     parser.add_argument("--work", type=Path, help="where the Airflows and the captures are, and are left")
+    parser.add_argument("--reuse", action="store_true", help="take what was captured there before")
     options = parser.parse_args()
     work = options.work or Path(tempfile.mkdtemp(prefix="keepline-parity-"))
     outcomes = {}
     try:
         for version in options.versions or VERSIONS:
-            outcomes[version] = outcome = outcome_of(version, work.absolute() / version)
+            outcomes[version] = outcome = outcome_of(version, work.absolute() / version, reuse=options.reuse)
             print("\n".join(["", *table(outcome), *mismatches(outcome.verdicts), ""]), flush=True)
     except (SandboxError, ApiError) as error:
         print(f"The check failed; its folder is {work}. {error}", file=sys.stderr)

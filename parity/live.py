@@ -46,7 +46,6 @@ _SETTINGS: dict[str, dict[str, object]] = {
     "workers": {"min_heartbeat_interval": 2},
     "scheduler": {
         "job_heartbeat_sec": 2,
-        "local_task_job_heartbeat_sec": 2,
         "zombie_detection_interval": 5,
         "min_file_process_interval": 3600,  # the files don't change
         "allowed_run_id_pattern": "^[^/ ]+$",  # letters of every script, as in ids of DAGs

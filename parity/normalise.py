@@ -8,6 +8,8 @@
 - What was measured, in seconds, becomes ``<seconds>``.
 - The random end of the run id of an asset-triggered run becomes ``<random>``, the number of a process in the
   message of a time limit ``<pid>``, and the id that Airflow gives to a version of a DAG ``<id>``.
+- What the last event of a run that was ended from outside tells of its tasks becomes ``<by chance>``: see
+  :func:`without_chance`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ _TIME = re.compile(
 )
 _UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _PID = re.compile(r"\bPID: \d+")
+_LASTED = re.compile(r"\brun duration of \d+\.\d+ seconds")
 _RANDOM = re.compile(r"(_triggered__<time[^>]*>)_[0-9A-Za-z]{8}\b")
 _MEASURED = (("taskInstance", "duration"), ("dagRun", "duration"), ("tasksDuration", None))
 _QUERY = re.compile(r"\.(manual_)?query\.\d+$")  # what a task asked a database: its run's id is random
@@ -59,7 +62,8 @@ class Normaliser:
     def text(self, text: str) -> str:
         """A text as it can be compared."""
         text = _UUID.sub(lambda found: self.names.get(found[0], found[0]), text)
-        return _RANDOM.sub(r"\1_<random>", _PID.sub("PID: <pid>", _TIME.sub(self._time, text)))
+        text = _RANDOM.sub(r"\1_<random>", _TIME.sub(self._time, text))
+        return _LASTED.sub("run duration of <seconds>", _PID.sub("PID: <pid>", text))
 
     def _value(self, value: Any, path: tuple[str, ...]) -> Any:
         if isinstance(value, str):
@@ -127,6 +131,19 @@ def derived(name: str, dated_by_airflow: Collection[str]) -> bool:
     """
     job = name.removeprefix("<run ").split(" ")[0].rstrip(">")
     return job.split(".")[0] not in dated_by_airflow and not _QUERY.search(job)
+
+
+def without_chance(event: Event) -> Event:
+    """A normal event of a run that was ended while its tasks ran, without the tasks' states and durations.
+
+    The provider reads them in its pool's worker while Airflow is about to commit the end: whether it finds
+    those from before or from after the commit is a matter of luck.
+    """
+    facets = event.get("run", {}).get("facets", {})
+    if "airflowState" not in facets:
+        return event
+    state = {**facets["airflowState"], "tasksState": "<by chance>", "tasksDuration": "<by chance>"}
+    return {**event, "run": {**event["run"], "facets": {**facets, "airflowState": state}}}
 
 
 def _is_measured(path: tuple[str, ...]) -> bool:

@@ -45,6 +45,9 @@ WORDS = "größe_東京_Ωμέγα"
 # The dates of these DAGs' runs are given by Airflow, and OpenLineage's run ids are made of dates.
 DATED_BY_AIRFLOW = frozenset({"asset_consumer", "triggered_now"})
 
+# The runs of these DAGs are ended from outside while a task of theirs runs.
+ENDED_FROM_OUTSIDE = frozenset({"run_over_its_time", "run_set_to_success", "run_set_to_failed"})
+
 # What a run says that is part of a greater one outside of Airflow.
 _OUTER = {
     "openlineage": {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from parity.capture import LEGS, Capture
 from parity.differ import Difference, Event, Mismatch, compare
-from parity.normalise import Normaliser, derived
+from parity.normalise import Normaliser, derived, without_chance
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,29 @@ class Verdict:
     mismatches: tuple[tuple[str, Mismatch], ...]
 
 
-def judge(upstream: Capture, keepline: Capture, dated_by_airflow: Collection[str]) -> list[Verdict]:
+def judge(
+    upstream: Capture,
+    keepline: Capture,
+    *,
+    dated_by_airflow: Collection[str] = (),
+    ended_from_outside: Collection[str] = (),
+    silent: Collection[str] = (),
+) -> list[Verdict]:
     """Compare two captures, DAG by DAG.
 
     Args:
         upstream: without Keepline.
         keepline: with it.
         dated_by_airflow: DAGs whose runs' dates, and with them ids, Airflow chooses.
+        ended_from_outside: DAGs whose runs are ended while a task runs.
+        silent: DAGs that have a verdict even without an event.
     """
     counts: dict[str, tuple[list[int], list[int]]] = {}
     mismatches: dict[str, list[tuple[str, Mismatch]]] = {}
     for leg in LEGS:
-        sides = [(_by_dag(one, leg), _names(one, leg)) for one in (upstream, keepline)]
+        sides = [(_by_dag(one, leg, ended_from_outside), _names(one, leg)) for one in (upstream, keepline)]
         (theirs, their_names), (ours, our_names) = sides
-        for dag in theirs.keys() | ours.keys():
+        for dag in {*theirs, *ours, *silent}:
             pair = (theirs.get(dag, []), ours.get(dag, []))
             for into, events in zip(counts.setdefault(dag, ([], [])), pair, strict=True):
                 into.append(len(events))
@@ -57,12 +66,13 @@ def _names(capture: Capture, leg: str) -> dict[str, str]:
     return dict(Normaliser.of(capture.events[leg], capture.began, capture.ended).names)
 
 
-def _by_dag(capture: Capture, leg: str) -> dict[str, list[Event]]:
+def _by_dag(capture: Capture, leg: str, ended_from_outside: Collection[str]) -> dict[str, list[Event]]:
     events = capture.events[leg]
     normaliser = Normaliser.of(events, capture.began, capture.ended)
     found: dict[str, list[Event]] = {}
     for event in events:
-        found.setdefault(dag_of(event), []).append(normaliser.event(event))
+        dag, normal = dag_of(event), normaliser.event(event)
+        found.setdefault(dag, []).append(without_chance(normal) if dag in ended_from_outside else normal)
     return found
 
 

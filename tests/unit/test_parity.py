@@ -109,6 +109,7 @@ def test_times_of_the_check_are_hidden_and_dates_that_it_gives_are_not() -> None
         ("2025-06-15T17:08:01+00:00", "2025-06-15T17:08:01+00:00"),
         ("asset_triggered__2025-06-15T15:08:01+00:00_QmqyMlr7", "asset_triggered__<time+00:00>_<random>"),
         ("Timeout, PID: 4711", "Timeout, PID: <pid>"),
+        ("run duration of 20.25 seconds exceeds 5.0", "run duration of <seconds> exceeds 5.0"),
     ],
 )
 def test_a_text_is_normal_when_what_varies_is_out_of_it(text: str, normal: str) -> None:
@@ -145,9 +146,9 @@ def test_runs_of_one_name_are_numbered_in_the_order_of_their_beginnings() -> Non
 def test_ids_that_the_provider_derives_have_to_be_the_same() -> None:
     ours = task_event()
     ours["run"] = {**ours["run"], "runId": TASK_RUN.replace("5f", "60")}
-    (verdict,) = judge(a_capture(task_event()), a_capture(ours), ())
+    (verdict,) = judge(a_capture(task_event()), a_capture(ours))
     assert [one.differences[0].path for _, one in verdict.mismatches] == ["run.runId", "run.runId"]
-    (verdict,) = judge(a_capture(task_event()), a_capture(ours), {"a_dag"})
+    (verdict,) = judge(a_capture(task_event()), a_capture(ours), dated_by_airflow={"a_dag"})
     assert not verdict.mismatches
 
 
@@ -167,7 +168,8 @@ def test_an_id_is_derived_when_its_date_was_given(name: str, fixed: bool) -> Non
 
 def test_each_dag_has_a_verdict_for_both_legs() -> None:
     upstream, keepline = a_capture(dag_event(), task_event()), a_capture(dag_event())
-    (verdict,) = judge(upstream, keepline, ())
+    verdict, silent = judge(upstream, keepline, silent={"silent"})
+    assert (silent.upstream, silent.keepline, silent.mismatches) == ((0, 0), (0, 0), ())
     assert (verdict.dag, verdict.upstream, verdict.keepline) == ("a_dag", (2, 2), (1, 1))
     assert [(leg, one.what) for leg, one in verdict.mismatches] == [
         ("http", "missing"),
@@ -175,8 +177,20 @@ def test_each_dag_has_a_verdict_for_both_legs() -> None:
     ]
 
 
+def test_what_a_run_ended_from_outside_tells_of_its_tasks_is_a_matter_of_chance() -> None:
+    captures = []
+    for state in ("running", "skipped"):
+        event = dag_event()
+        event["run"]["facets"]["airflowState"] = {"dagRunState": "failed", "tasksState": {"a_task": state}}
+        captures.append(a_capture(event))
+    (verdict,) = judge(*captures)
+    assert len(verdict.mismatches) == 2
+    (verdict,) = judge(*captures, ended_from_outside={"a_dag"})
+    assert not verdict.mismatches
+
+
 def test_what_is_written_has_the_counts_and_the_differences() -> None:
-    verdicts = judge(a_capture(dag_event()), a_capture(task_event()), ())
+    verdicts = judge(a_capture(dag_event()), a_capture(task_event()))
     outcome = Outcome({"apache-airflow": "3.3.2"}, 12.3, verdicts, {"keepline": ["2 deliveries are pending"]})
     assert not outcome.equal
     assert table(outcome)[2:] == ["| a_dag | 1, 1 | 1, 1 | 4 |", "| all | 1, 1 | 1, 1 | 4 |"]
