@@ -44,7 +44,6 @@ class HttpDestination:
 
     def start(self, one: Try) -> None:
         """Post an event."""
-        self._asked_for = ""
         if not self._idle:
             self._requests.append(_Request(self._endpoint, self._curl, self._done, self._idle))
             self._idle.append(self._requests[-1])
