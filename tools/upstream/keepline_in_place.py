@@ -16,9 +16,16 @@ from airflow.providers.openlineage.plugins.adapter import OpenLineageAdapter
 
 from keepline.airflow import listener as ours
 from keepline.airflow.listener import _POOL, KeeplineListener
-from keepline.airflow.resident import AdapterMethod
+from keepline.airflow.resident import Resident
 
 _initialise, _Pool = KeeplineListener.__init__, ours.Pool
+
+
+class Caller(Resident):
+    """A resident that opens no database."""
+
+    def __init__(self) -> None:
+        self._adapter = OpenLineageAdapter()
 
 
 class TestsExecutor:
@@ -32,11 +39,7 @@ class TestsExecutor:
 
     def submit(self, _: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Hand the executor what a worker of the pool would run."""
-        adapter = OpenLineageAdapter()  # the resident's
-        function, *args = (
-            getattr(adapter, one.name) if isinstance(one, AdapterMethod) else one for one in (function, *args)
-        )
-        return self.executor.submit(function, *args, **kwargs)
+        return self.executor.submit(Caller().run, function, args, kwargs)
 
     def stop(self, _: float) -> int:
         """Shut the executor down; nothing is left."""
