@@ -245,7 +245,7 @@ def test_what_no_hook_told_of_and_what_a_full_disk_refused_is_reconciled(
         assert done["emitted"] == dry["emitted"]
         # Of the first, five runs and a task; of those on the full disk, what found no room.
         assert done["dags"]["one_task"] == {"START": 2, "COMPLETE": 2}
-        assert done["dags"]["runs_only"]["START"] > 4
+        assert sum(done["dags"]["runs_only"].values()) > 8
         assert len(see_all_arrived(one)) == 11
         again = reconcile(one, *options)
         assert (again["emitted"], again["missing"], again["tries"]) == (0, {}, 1)

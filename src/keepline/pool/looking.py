@@ -37,13 +37,18 @@ def look_into(root: Path) -> Spooled:
         root: of the spools; one that isn't there has none.
     """
     waiting = 0
-    for place in _places(root):
+    for place in places(root):
         with suppress(OSError):  # its owner has just removed it
             waiting += _waiting(place)
     return Spooled(waiting, len(set_aside_files(root)))
 
 
-def _places(root: Path) -> Iterator[Place]:
+def places(root: Path) -> Iterator[Place]:
+    """The spools there are, by the names of their folders.
+
+    Args:
+        root: of the spools.
+    """
     spare = spare_root(root)
     names: set[str] = set()
     for base in (root, spare):

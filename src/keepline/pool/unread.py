@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from keepline.pool.aside import set_aside_files
-from keepline.pool.place import ASIDE, NEW, Place, is_own, open_to_read, spare_root
+from keepline.pool.looking import places
+from keepline.pool.place import Place, open_to_read
 from keepline.pool.position import PositionFile
 from keepline.pool.segments import Segments
 from keepline.pool.written import Written, read
@@ -30,11 +31,11 @@ def unread(root: Path) -> Iterator[Written]:
     seen: list[str] = []
     for _ in range(_LOOKS):
         # What is adopted moves to another spool meanwhile, which may have been looked at.
-        now = sorted(place.home.name for place in _places(root))
+        now = sorted(place.home.name for place in places(root))
         if now == seen:
             break
         seen = now
-        for place in _places(root):
+        for place in places(root):
             yield from _unread_in(place)
     for path in set_aside_files(root):
         with suppress(FileNotFoundError, PermissionError):
@@ -45,20 +46,6 @@ def unread(root: Path) -> Iterator[Written]:
                 os.close(fd)
             if call is not None:
                 yield call
-
-
-def _places(root: Path) -> list[Place]:
-    spare = spare_root(root)
-    names: set[str] = set()
-    for base in (root, spare):
-        with suppress(OSError):
-            names.update(path.name for path in base.iterdir() if path.is_dir() and is_own(path))
-    found = []
-    for name in sorted(names):
-        if name != ASIDE and not name.startswith(NEW):
-            home = root / name if (root / name).is_dir() else spare / name
-            found.append(Place(root, home, spare / name if home.parent == root else None))
-    return found
 
 
 def _unread_in(place: Place) -> Iterator[Written]:
