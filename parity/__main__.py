@@ -86,7 +86,7 @@ def main() -> int:
         for version in options.versions or VERSIONS:
             outcomes[version] = outcome = outcome_of(version, work.absolute() / version, reuse=options.reuse)
             print("\n".join(["", *table(outcome), *mismatches(outcome.verdicts), ""]), flush=True)
-    except (SandboxError, ApiError) as error:
+    except (SandboxError, ApiError, OSError) as error:
         print(f"The check failed; its folder is {work}. {error}", file=sys.stderr)
         return 2
     (options.into / "RESULTS.md").write_text(document(outcomes))

@@ -8,7 +8,7 @@ import urllib.request
 from typing import Any
 from urllib.parse import quote
 
-_SECONDS = 60.0
+_SECONDS = 180.0
 
 
 class ApiError(Exception):
