@@ -28,7 +28,9 @@ _FIRST_LOOK = 0.001
 _LONGEST_LOOK = 0.1
 _NO_SOCKET = -1
 _STILL = 2
-_UPLOADED = getattr(pycurl, "SIZE_UPLOAD_T", None) or pycurl.SIZE_UPLOAD  # pycurl 7.45.4 has the second only
+# pycurl 7.45.3 has the second of each only.
+_UPLOADED = getattr(pycurl, "SIZE_UPLOAD_T", None) or pycurl.SIZE_UPLOAD
+_SOCKET = getattr(pycurl, "ACTIVESOCKET", None) or pycurl.LASTSOCKET
 
 
 class CurlLoop:
@@ -144,7 +146,7 @@ class CurlLoop:
         started, self._started = self._started, []
         self._perform()
         for handle in started:
-            if handle in self._finished and handle.getinfo(pycurl.ACTIVESOCKET) == _NO_SOCKET:
+            if handle in self._finished and handle.getinfo(_SOCKET) == _NO_SOCKET:
                 self._resolving.append(handle)
         if self._resolving and self._resolved is None:
             self._look_again(_FIRST_LOOK)
@@ -158,7 +160,7 @@ class CurlLoop:
         self._resolving = [
             handle
             for handle in self._resolving
-            if handle in self._finished and handle.getinfo(pycurl.ACTIVESOCKET) == _NO_SOCKET
+            if handle in self._finished and handle.getinfo(_SOCKET) == _NO_SOCKET
         ]
         if self._resolving:
             self._look_again(min(paused * 2, _LONGEST_LOOK))
