@@ -101,7 +101,7 @@ def test_a_scheduler_tells_what_the_outbox_holds(
         "relay.alive": 0,
         "pool.waiting": 0,
         "pool.set_aside": 0,
-        "pool.workers": 0,
+        "pool.workers": 1,
         "pool.refused": 0,
     }
     assert {name: metrics[f"airflow.keepline.{name}"] for name in values} == values
@@ -154,7 +154,7 @@ def test_an_outbox_that_can_t_be_read_is_told_once_and_seen_again_when_it_can(
     found = airflow.script("metrics", "statsd", 3)
     assert found.result["metrics"] == {
         "airflow.keepline.outbox.readable": 0,
-        "airflow.keepline.pool.workers": 0,
+        "airflow.keepline.pool.workers": 1,
         "airflow.keepline.pool.refused": 0,
     }
     (line,) = found.lines("keepline's metrics lack the outbox")

@@ -156,7 +156,11 @@ def main() -> None:
     found: dict[str, Any] = {"threads": threads()}
     found["loaded"] = "keepline.airflow.metrics" in sys.modules
     if found["threads"]:
-        wait_for(lambda: reports() >= count)
+        # On SQLite a worker is there from the beginning, with something to do.
+        if count:
+            wait_for(lambda: listener().executor.pending == 0)
+        seen = reports()
+        wait_for(lambda: reports() >= count and (not count or reports() >= seen + 2))  # the second began since
         began = time.monotonic()
         found["a child is alone"] = in_a_child()
         found["fork"] = time.monotonic() - began
