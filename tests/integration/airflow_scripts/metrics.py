@@ -156,11 +156,11 @@ def main() -> None:
     found: dict[str, Any] = {"threads": threads()}
     found["loaded"] = "keepline.airflow.metrics" in sys.modules
     if found["threads"]:
-        # On SQLite a worker is there from the beginning, with something to do.
         if count:
+            # On SQLite a worker is there from the beginning, with something to do.
             wait_for(lambda: listener().executor.pending == 0)
-        seen = reports()
-        wait_for(lambda: reports() >= count and (not count or reports() >= seen + 2))  # the second began since
+            seen = reports()
+            wait_for(lambda: reports() >= max(count, seen + 2))  # of two, the second has begun since
         began = time.monotonic()
         found["a child is alone"] = in_a_child()
         found["fork"] = time.monotonic() - began
