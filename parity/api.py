@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 _SECONDS = 180.0
+_TRIES = 5
 
 
 class ApiError(Exception):
@@ -86,6 +87,16 @@ class Api:
         return self._call(method, f"/api/{'v1' if self._is_2 else 'v2'}/dags/{quote(dag_id)}{path}", body)
 
     def _call(self, method: str, path: str, body: object = None) -> Any:
+        for _ in range(_TRIES - 1):
+            try:
+                return self._once(method, path, body)
+            except ApiError as error:
+                # SQLite's lock wasn't had in time, upstream or not: all of the request was rolled back.
+                if "Database error" not in str(error):
+                    raise
+        return self._once(method, path, body)
+
+    def _once(self, method: str, path: str, body: object) -> Any:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if getattr(self, "_token", ""):
             headers["Authorization"] = f"Bearer {self._token}"

@@ -1,3 +1,3 @@
 """How Airflow meets its database: many processes share an SQLite file here, each waits for its turn."""
 
-WAIT_FOR_LOCKS = {"timeout": 30}
+WAIT_FOR_LOCKS = {"timeout": 10}
