@@ -19,7 +19,7 @@ from keepline.relay.window import Window
 from keepline.tuning import Tuning
 
 # So many have to wait before more go at once than a few: a day without trouble needs no more connections.
-_QUEUE = 64
+_QUEUE = 128
 _MOST_GONE = 64
 _WINDOW_PER_SLOT = 16
 _SMALLEST_WINDOW = 256
