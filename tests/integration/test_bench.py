@@ -68,7 +68,8 @@ def test_delivery_compares_the_relay_with_each_transport_of_the_client(results: 
     )
     for row in delivery["figures"].values():
         assert all(value["least"] <= value["median"] <= value["most"] for value in row.values())
-        assert row["connections at once"]["most"] >= 1
+        # How many there were at once is looked for now and then, and may be missed in so short a time.
+        assert row["connections opened"]["least"] >= 1
     relay, http = (delivery["figures"][name]["events a second"]["median"] for name in (ours, peers[0]))
     assert delivery["ratios"]["client http"]["events a second"]["median"] == pytest.approx(
         relay / http, abs=0.06
