@@ -15,7 +15,7 @@ demo:  ## 200 DAG runs of a live Airflow 3.3.2 through outages and kill -9, and 
 
 bench:  ## Keepline beside its peers, about 10 minutes; writes bench/RESULTS.md (needs nginx)
 	$(SETUP) dev
-	@$(PYTHON) tools/have_nginx.py
+	@$(PYTHON) tools/have.py nginx
 	@$(DEV)/python bench/run.py
 
 matrix:  ## a live Airflow with each provider in constraints/, about 15 minutes; writes docs/matrix.md
@@ -31,7 +31,7 @@ reconcile:  ## 100 DAG runs whose scheduler is killed ten times, then reconciled
 
 test: lint types  ## everything: lint, types, unit, integration, acceptance (live Airflow 3.3.2 and 2.11.2)
 	$(SETUP) airflow-3.3.2 airflow-2.11.2
-	@$(PYTHON) tools/have_nginx.py
+	@$(PYTHON) tools/have.py nginx
 	$(DEV)/coverage erase
 	$(DEV)/coverage run --branch --parallel-mode --source=keepline -m pytest tests/unit tests/integration
 	$(DEV)/coverage combine --quiet
@@ -40,7 +40,7 @@ test: lint types  ## everything: lint, types, unit, integration, acceptance (liv
 
 executors:  ## every executor, sidecars, and how long Airflow's processes take to stop, 15 minutes (PostgreSQL 15)
 	$(SETUP) dev airflow-3.3.2 airflow-2.11.2 airflow-3.3.2-celery airflow-2.11.2-celery
-	@$(PYTHON) tools/have_postgres.py
+	@$(PYTHON) tools/have.py postgresql
 	$(DEV)/python -m pytest -s tests/acceptance/test_executors.py tests/acceptance/test_containers.py tests/acceptance/test_stopping.py
 
 check: lint types unit  ## what is quick: lint, types, unit tests

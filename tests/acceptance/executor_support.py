@@ -19,9 +19,8 @@ import psutil
 from keepline.demo import processes
 from keepline.demo.destination import RecordingDestination
 from keepline.demo.sandbox import Sandbox, SandboxError
-from keepline.demo.tally import Tally, tally
-from keepline.outbox.files import OutboxFiles
-from tests.acceptance.conftest import ENVIRONMENTS
+from keepline.demo.tally import Tally
+from tests.acceptance.conftest import ENVIRONMENTS, Live
 
 _POSTGRES = Path("/usr/lib/postgresql/15/bin")
 _START_SECONDS = 60.0
@@ -158,7 +157,7 @@ class Postgres:
         self.close()
 
     def _start(self) -> None:
-        assert _POSTGRES.exists(), f"{_POSTGRES} is missing; run `python3 tools/have_postgres.py`"
+        assert _POSTGRES.exists(), f"{_POSTGRES} is missing; run `python3 tools/have.py postgresql`"
         data = self.folder / "data"
         self._call("initdb", "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8")
         options = {
@@ -268,26 +267,14 @@ class ExecutorSandbox(Sandbox):
 
 
 @dataclass
-class Stage:
-    """An Airflow with two recording destinations.
+class Stage(Live):
+    """A live Airflow under any executor.
 
     Args:
         sandbox: the Airflow; prepared, nothing started.
-        http: receives from the leg ``http``.
-        datadog: receives from the leg ``datadog``.
     """
 
     sandbox: ExecutorSandbox
-    http: RecordingDestination
-    datadog: RecordingDestination
-
-    @property
-    def destinations(self) -> tuple[RecordingDestination, RecordingDestination]:
-        return self.http, self.datadog
-
-    @property
-    def outbox(self) -> OutboxFiles:
-        return OutboxFiles(self.sandbox.home / "keepline")
 
     @property
     def pods(self) -> Path:
@@ -298,22 +285,14 @@ class Stage:
         found = [*self.pods.glob("*.log"), *(self.sandbox.home / "logs").rglob("dag_id=*/**/*.log")]
         return "".join(one.read_text(errors="replace") for one in sorted(found))
 
-    def down(self) -> None:
-        for one in self.destinations:
-            one.down()
-
-    def up(self) -> None:
-        for one in self.destinations:
-            one.up()
-
     def clients_of_a_process(self) -> Counter[int]:
         lines = (self.sandbox.home / "clients").read_text().splitlines()
         return Counter(int(line.split()[0]) for line in lines)
 
-    def wait_for_events(self, expected: int, *, timeout: float = 90) -> list[Tally]:
-        for one in self.destinations:
-            one.wait_for(lambda d: tally(d.events, expected).delivered >= expected, timeout)
-        return [tally(one.events, expected) for one in self.destinations]
+    def arrived(self, expected: int, *, timeout: float = 90) -> list[Tally]:
+        """Wait for so many events at each destination, and count them."""
+        self.wait_for_events(expected, timeout=timeout)
+        return self.tallies(expected)
 
     def start(self) -> None:
         """Start what runs a task under any executor: the scheduler, and Airflow 3's API server."""

@@ -46,7 +46,7 @@ def staged(tmp_path: Path) -> Iterator[MakeStage]:
 def check(one: Stage, runs: int) -> None:
     """See that all events of so many runs have arrived at both, each from the one client of its process."""
     expected = runs * EVENTS_OF_WORK
-    tallies = one.wait_for_events(expected)
+    tallies = one.arrived(expected)
     assert [(each.delivered, each.duplicates, each.out_of_order) for each in tallies] == [
         (expected, 0, 0)
     ] * 2
@@ -111,4 +111,4 @@ def test_a_task_whose_disk_goes_with_it_delivers_first_and_in_an_outage_says_wha
         assert re.search(r"2 not at `datadog` \(.+\), 2 not at `http` \(.+\)", what)
     one.up()
     # What the scheduler has emitted waits on a disk that stays.
-    assert [t.delivered for t in one.wait_for_events(EVENTS_OF_WORK + 2)] == [EVENTS_OF_WORK + 2] * 2
+    assert [t.delivered for t in one.arrived(EVENTS_OF_WORK + 2)] == [EVENTS_OF_WORK + 2] * 2

@@ -149,8 +149,8 @@ def test_a_missing_nginx_is_named_with_its_package(tmp_path: Path) -> None:
 
 def test_setting_nginx_up_without_being_root_names_the_package_and_fails() -> None:
     code = (
-        "import have_nginx, os, sys; have_nginx.have = lambda: False; os.geteuid = lambda: 1000; "
-        "sys.exit(have_nginx.main())"
+        "import have, os, sys; have.have = lambda server: False; os.geteuid = lambda: 1000; "
+        "sys.exit(have.main(['nginx']))"
     )
     done = run("-c", code, PYTHONPATH=str(BENCH.parent / "tools"))
     assert done.returncode == 1
